@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Guess: a .dockerignore leaves the same files out of a plugin's image whether a program in Go packs them or one in Node: @balena/dockerignore says that it is a port of
-# Docker's own matching, with its tests, and github.com/moby/patternmatcher is that matching.
+# Docker's implementation in Go, and github.com/moby/patternmatcher is that matching.
 # Seen: github.com/moby/patternmatcher v0.6.1 and @balena/dockerignore 1.0.2 (npm) differ where a pattern has "+", "(", ")" or "^", which stand for themselves in
 # Docker's, and are of a regular expression in Node's: "src(old)" leaves out nothing of that name there, and "a+b" leaves out "aab" in its place. "**.key" is every path that
 # ends with .key for Docker, and in Node only what is called ".key". An image that Node packed has files that one of Docker's has not. Of "*", "?", "[...]", "**/", "!",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: a lock that a host in Go holds in etcd is held for its tools in Node, which ask for the lock of that name, and so is the lead of an election: etcd3 (npm) says of its
-# elections that they are made like those of etcd's client in Go, and both have one store.
+# Guess: a lock that a host in Go holds in etcd is held for its tools in Node, which ask for the lock of that name, and so is the lead of an election: etcd3 (npm) points for
+# its elections to those of etcd's client in Go, and both have one store.
 # Seen: with go.etcd.io/etcd/client/v3 v3.7.3 (concurrency) and etcd3 1.1.2 (npm) both hold the lock "plugins" at once, whoever came first: Go's Mutex is the oldest of the keys
 # "plugins/<lease>", Node's Lock is the key "plugins" itself, and neither looks at the other's. Of the election "leader" both are leader, as Node's has "election/" before the
 # name. With "election/leader" in Go and "leader" in Node they are one election: Node waits, and leads when Go has resigned.

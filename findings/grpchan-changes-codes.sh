@@ -4,7 +4,7 @@
 # Seen: with github.com/fullstorydev/grpchan v1.1.2 and google.golang.org/grpc v1.85.0 (1) a handler that returns its context's error, as most that wait do, gives deadline_exceeded or
 # canceled with gRPC-Go, and unknown with both of the others, so that a caller does not see that it ran out of time somewhere behind the service. (2) A method or a service that
 # there is not is unimplemented with gRPC-Go and inprocgrpc, and not_found over HTTP. (3) A line break in an error's text is a blank over HTTP. (4) A client stream that
-# the handler has answered or refused before the caller was done is told at once by gRPC-Go; over HTTP the caller goes on sending without an error, here for
+# the handler has refused before the caller was done is told at once by gRPC-Go; over HTTP the caller goes on sending without an error, here for
 # two seconds. Details and metadata are the same in all three.
 # Exits with 0 as long as this holds.
 set -euo pipefail

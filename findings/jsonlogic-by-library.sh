@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Guess: a rule of JsonLogic, as flags and policies of plugins are written so that a host in Go and its pages in a browser decide alike, gives one value in each library:
 # that is what the format is for, and its operations are described at jsonlogic.com.
-# Seen: github.com/diegoholiveira/jsonlogic/v3 v3.5.1 and json-logic-js 2.0.5 (npm), the first implementation, differ, and json-logic-engine 5.0.7 (npm) has a third opinion. (1)
-# "map" leaves out in Go what gives null, so that the result has fewer elements than what was mapped. (2) "reduce" over nothing gives 0 in Go, not the initial value.
-# (3) "var" with a default gives in Go the default for what is there and null. (4) "missing" has an empty text among what is missing in JavaScript, as is
-# described, not in Go; for json-logic-engine null is there, too. (5) "or" gives false in Go, not its last argument. (6) "cat" of true or null and "==" of 0 and false
-# are errors in Go. (7) {"==":[null,0]} holds for json-logic-engine alone. The others of 85 rules give the same.
+# Seen: github.com/diegoholiveira/jsonlogic/v3 v3.5.1 and json-logic-js 2.0.5 (npm), the first implementation, differ, and json-logic-engine 5.0.7 (npm) has a third opinion, in 18 of
+# 86 rules that were tried. (1) "map" leaves out in Go what gives null, so that the result has fewer elements than what was mapped. (2) "reduce" over nothing gives 0 in Go, not the
+# initial value. (3) "var" with a default gives in Go the default for what is there and null. (4) "missing" has an empty text among what is missing in json-logic-js alone; for
+# json-logic-engine null is there, too. (5) "or" gives false in Go, not its last argument. (6) "cat" of true and "==" of 0 and false are errors in Go. (7) {"==":[null,0]} holds for
+# json-logic-engine alone.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -2,8 +2,8 @@
 # Guess: a JSONPath selects the same in Go and in Node, now that it is RFC 9535 and libraries say that they follow it: match() takes a string
 # that the whole expression (I-Regexp) describes, search() one that has such a part.
 # Seen: of github.com/theory/jsonpath v0.12.3, github.com/ohler55/ojg v1.28.5 (jp), json-p3 2.3.1 and jsonpath-rfc9535 1.3.0 (npm) only json-p3 has match() right where the
-# expression has alternatives: for the others match(@.name, 'a|b') takes "ab", "a-old" and "old-b", too, since they put "^" before the first alternative and "$" behind the last. With
-# parentheses, 'match(@.name, "(a|b)")', all four are alike. ojg knows no value() and no blanks between two brackets, which the RFC has.
+# expression has alternatives: for the others match(@.name, 'a|b') takes "ab", "a-old" and "old-b", too, as if "^" stood before the first alternative and "$" behind the last.
+# With parentheses, match(@.name, '(a|b)'), all four are alike. ojg knows no value() and no blanks between two brackets, which the RFC has.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Guess: a gauge that a host fills by a callback, one series for each of its plugins, has no series of a plugin that has gone: the specification of OpenTelemetry's
-# SDK says that what a callback does not observe any more is not exported, for both temporalities, and an alert on "up" or on a count goes by that.
+# SDK says that what a callback does not observe any more should not be exported, and an alert on "up" or on a count goes by that.
 # Seen: go.opentelemetry.io/otel/sdk/metric v1.47.0 does so for observable gauges, counters and up-down counters. @opentelemetry/sdk-metrics 2.12.1 (npm) does with delta
 # temporality only: with cumulative temporality, which is the default and the only one of Prometheus, it exports the last value of each set of attributes that was ever
-# observed until the process ends, so that a plugin of yesterday is still up, and takes a place of the limit of 2,000. With delta temporality a counter that is not
+# observed until the process ends, so that a plugin of yesterday is still up. With delta temporality a counter that is not
 # observed for one collection and then again is told whole once more by Go (30), and from where it was by Node (20).
 # Exits with 0 as long as this holds.
 set -euo pipefail

@@ -3,7 +3,7 @@
 # finds it.
 # Seen: on both ways it is lost without a word. jszip 3.10.2 (npm) takes unixPermissions for a file, and writes it only where generateAsync has platform: 'UNIX'; in what it writes
 # without, the file is 0666 for archive/zip of Go 1.26 and 0644 for extract-zip. Of an archive with 0755, as archive/zip (FileInfoHeader), yazl 3.3.1, archiver 8.0.0 and
-# adm-zip 0.6.1 (addLocalFile) write it, extract-zip 2.0.1 makes 0755, unzipper 0.12.5 (Open.file, extract) 0644, and adm-zip 0.6.1 (extractAllTo) 0666, whatever the umask,
+# adm-zip 0.6.1 (addLocalFile) write it, extract-zip 2.0.1 makes 0755, unzipper 0.12.5 (Open.file, extract) 0644, and adm-zip 0.6.1 (extractAllTo) 0666 where the umask is 022,
 # which is writable for everybody; with keepOriginalPermission adm-zip makes 0755. A host that starts what was unpacked gets "permission denied".
 # Exits with 0 as long as this holds.
 set -euo pipefail
