@@ -168,7 +168,6 @@ func main() {
 	fmt.Print("Go leads election/shared, Node's campaign for shared: ", node("campaign shared"))
 	must(second.Resign(ctx))
 	fmt.Print("Go has resigned: ", node("wait"))
-
 }
 EOT
 cat > main.cjs <<'EOT'
@@ -189,7 +188,7 @@ const commands = {
       const keys = await client.getAll().prefix(`election/${name}/`).strings();
       if (Object.values(keys).includes('node')) break;
     }
-    return Promise.race([elected, new Promise((resolve) => setTimeout(resolve, 3000, 'waits'))]);
+    return Promise.race([elected, new Promise((resolve) => setTimeout(resolve, 10000, 'waits'))]);
   },
   wait: () => elected,
 
