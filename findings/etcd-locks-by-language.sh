@@ -191,7 +191,6 @@ const commands = {
     return Promise.race([elected, new Promise((resolve) => setTimeout(resolve, 10000, 'waits'))]);
   },
   wait: () => elected,
-
 };
 require('node:readline').createInterface({ input: process.stdin }).on('line', async (line) => {
   const [command, name] = line.split(' ');
