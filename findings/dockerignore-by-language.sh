@@ -2,8 +2,8 @@
 # Guess: a .dockerignore leaves the same files out of a plugin's image whether a program in Go packs them or one in Node: @balena/dockerignore says that it is a port of
 # Docker's implementation in Go, and github.com/moby/patternmatcher is that matching.
 # Seen: github.com/moby/patternmatcher v0.6.1 and @balena/dockerignore 1.0.2 (npm) differ where a pattern has "+", "(", ")" or "^", which stand for themselves in
-# Docker's, and are of a regular expression in Node's: "src(old)" leaves out nothing of that name there, and "a+b" leaves out "aab" in its place. "**.key" is every path that
-# ends with .key for Docker, and in Node only what is called ".key". An image that Node packed has files that one of Docker's has not. Of "*", "?", "[...]", "**/", "!",
+# Docker's, and are of a regular expression in Node's: "src(old)" leaves out nothing of that name there, and "a+b" leaves out "aab" in its place. "**.log" is every path that
+# ends with .log for Docker, and in Node only what is called ".log". An image that Node packed has files that one of Docker's has not. Of "*", "?", "[...]", "**/", "!",
 # comments, "." and "$" both made the same, in 50 patterns more.
 # Exits with 0 as long as this holds.
 set -euo pipefail
@@ -18,9 +18,9 @@ a+b|aab
 src(old)|src(old)
 src(old)|srcold
 a^b|a^b
-**.key|tls.key
-**.key|plugin/tls.key
-**/*.key|tls.key
+**.log|run.log
+**.log|plugin/run.log
+**/*.log|run.log
 a.b|axb
 a$|a$
 *.md|README.md
@@ -87,9 +87,9 @@ a+b leaves out aab: Go false, Node true
 src(old) leaves out src(old): Go true, Node false
 src(old) leaves out srcold: Go false, Node true
 a^b leaves out a^b: Go true, Node false
-**.key leaves out tls.key: Go true, Node false
-**.key leaves out plugin/tls.key: Go true, Node false
-**/*.key leaves out tls.key: Go true, Node true
+**.log leaves out run.log: Go true, Node false
+**.log leaves out plugin/run.log: Go true, Node false
+**/*.log leaves out run.log: Go true, Node true
 a.b leaves out axb: Go false, Node false
 a$ leaves out a$: Go true, Node true
 *.md leaves out README.md: Go true, Node true
