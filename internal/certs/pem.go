@@ -68,7 +68,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	}
 
 	if err := bom.Check(data); err != nil && len(parsed) == 0 { // that of UTF-8 is text before the first one
-		return nil, err //nolint:wrapcheck // the caller names the file
+		return nil, err
 	}
 
 	if bytes.Contains(data, pemDashes) {
@@ -86,7 +86,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 // nothing of the data.
 func ParseKey(data []byte) (crypto.Signer, error) {
 	if err := bom.Check(data); err != nil {
-		return nil, err //nolint:wrapcheck // the caller names the file
+		return nil, err
 	}
 
 	der, rest, err := decode(bytes.TrimSpace(data), pemPrivateKey)

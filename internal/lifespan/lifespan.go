@@ -18,7 +18,7 @@ func Left(ends time.Time, head http.Header, now time.Time) time.Duration {
 		return own
 	}
 	most := ends.Sub(stated)
-	least := max(most-tick, most/2) //nolint:mnd // half of what lives for a second
+	least := max(most-tick, most/2) // half of what lives for a second
 	if most <= 0 || least <= own && own <= most {
 		return own
 	}

@@ -97,5 +97,5 @@ func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		resp.Header.Set("Date", time.Now().Add(d.ahead).UTC().Format(http.TimeFormat))
 	}
-	return resp, err //nolint:wrapcheck // as it is
+	return resp, err
 }

@@ -1,7 +1,6 @@
 package edge_test
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -59,9 +58,7 @@ func strangerAt(t *testing.T, host *hosttest.Host, from string) connectpluginv1c
 	t.Helper()
 	d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}, Config: host.Authority.ClientTLS()}
 	d.Config.NextProtos = []string{"h2"}
-	transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return d.DialContext(ctx, network, addr)
-	}}
+	transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: d.DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
 	return connectpluginv1connect.NewHandshakeServiceClient(&http.Client{Transport: transport}, host.URL)
 }

@@ -39,7 +39,7 @@ func TestHandshake_ASecretWithAByteOrderMark(t *testing.T) {
 			t.Errorf("%s, of a client: %v", name, err)
 		}
 		policy := &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"p": {Secret: secret}}}
-		if err := host.Host.SetPolicy(policy); err == nil || !strings.Contains(err.Error(), `Policy.Plugins["p"].Secret: it `+says) {
+		if err := host.SetPolicy(policy); err == nil || !strings.Contains(err.Error(), `Policy.Plugins["p"].Secret: it `+says) {
 			t.Errorf("%s, of a policy: %v", name, err)
 		}
 	}

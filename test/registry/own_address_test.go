@@ -43,7 +43,7 @@ func TestRegister_AtTheHostsOwnAddress(t *testing.T) {
 	rules := policy.Plugins["provider"]
 	rules.Endpoint = "https://localhost:" + at.Port()
 	policy.Plugins["provider"] = rules
-	if err := host.Host.SetPolicy(policy); err != nil {
+	if err := host.SetPolicy(policy); err != nil {
 		t.Fatal(err)
 	}
 	if err := echo.Register(t, provider, nil); connect.CodeOf(err) != connect.CodePermissionDenied {
