@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
@@ -97,7 +98,7 @@ func (t *TokenAuth) ClientInterceptor() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if !isToken(c.Token) {
-				return nil, errorf(connect.CodeUnauthenticated, "%w: %w", ErrInvalidConfig, errTokenUnusable)
+				return nil, errorf(connect.CodeUnauthenticated, "%w: %w", ErrInvalidConfig, unusableToken(c.Token))
 			}
 			req.Header().Set(c.Header, c.Prefix+c.Token)
 			return next(ctx, req)
@@ -217,11 +218,22 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// unusableToken says why a token is none, without it.
+func unusableToken(token string) error {
+	if err := bom.Check([]byte(token)); err != nil {
+		return fmt.Errorf("TokenAuth.Token: %w", err)
+	}
+	return errTokenUnusable
+}
+
 // sharedTokenValidator accepts one token. Digests are compared, so that the time
 // tells nothing about content or length.
 func sharedTokenValidator(want string) func(string) (string, map[string]string, error) {
 	if want == "" {
 		return func(string) (string, map[string]string, error) { return "", nil, errNoToken }
+	}
+	if !isToken(want) {
+		return func(string) (string, map[string]string, error) { return "", nil, unusableToken(want) }
 	}
 	digest := sha256.Sum256([]byte(want))
 	return func(token string) (string, map[string]string, error) {

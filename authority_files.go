@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
 )
@@ -411,10 +412,14 @@ func readAuthority(dir string, now time.Time) (*certs.CA, error) {
 	}
 
 	ca, err := certs.ParseCA(certPEM, keyPEM, now)
-	if errors.Is(err, certs.ErrPEM) {
+	if errors.Is(err, certs.ErrPEM) || errors.Is(err, bom.ErrFound) {
 		damaged := keyFile
 		if _, wrong := certs.ParseCertificates(certPEM); wrong != nil {
 			damaged = certFile
+		}
+
+		if errors.Is(err, bom.ErrFound) {
+			return nil, fmt.Errorf("load %s: %w", damaged, err)
 		}
 
 		return nil, fmt.Errorf("load %s: %w; put it back from a copy: without both files the authority is lost, and another one has to write "+

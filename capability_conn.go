@@ -14,6 +14,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/lifespan"
 )
 
 // CapabilityConn reaches a capability of the host. It renews its grant when that
@@ -189,7 +190,7 @@ func (s *CapabilityConn) request(ctx context.Context) (capabilityGrant, error) {
 	if err != nil {
 		return capabilityGrant{}, err
 	}
-	return newCapabilityGrant(resp.Msg.GetGrant(), s.capType, through.owner)
+	return newCapabilityGrant(resp, s.capType, through.owner)
 }
 
 // ownerTransport is hostTransport for one call. It notes the runtime id that the call was made with, for the client may
@@ -227,7 +228,8 @@ var errBadGrant = errors.New("the host's grant is malformed")
 
 // newCapabilityGrant takes the path of a grant's endpoint: calls go to the host
 // that the client is connected to, wherever the URL says that it points.
-func newCapabilityGrant(m *connectpluginv1.CapabilityGrant, capType, owner string) (capabilityGrant, error) {
+func newCapabilityGrant(resp *connect.Response[connectpluginv1.RequestCapabilityResponse], capType, owner string) (capabilityGrant, error) {
+	m := resp.Msg.GetGrant()
 	u, err := url.Parse(m.GetEndpointUrl())
 	if err != nil || !strings.HasPrefix(u.Path, pathCapabilities+capType+"/") || visible("bearer_token", m.GetBearerToken()) != nil {
 		return capabilityGrant{}, errBadGrant
@@ -235,8 +237,8 @@ func newCapabilityGrant(m *connectpluginv1.CapabilityGrant, capType, owner strin
 	g := capabilityGrant{path: strings.TrimSuffix(u.Path, "/"), token: m.GetBearerToken(), owner: owner, at: time.Now()}
 	if e := m.GetExpiresAt(); e.IsValid() {
 		// A lifetime that is over already is that of a clock which differs from
-		// the host's: such a grant is used until the host refuses it.
-		if lifetime := time.Until(e.AsTime()); lifetime > 0 {
+		// that of a host which does not say its time: such a grant is used until the host refuses it.
+		if lifetime := lifespan.Left(e.AsTime(), resp.Header(), time.Now()); lifetime > 0 {
 			g.life = lifetime
 			g.renewAt = time.Now().Add(time.Duration(float64(lifetime) * renewAfter))
 		}

@@ -149,8 +149,8 @@ func (c *ClientConfig) validateSelf() error {
 }
 
 func (c *ClientConfig) validateTrust() error {
-	if c.Secret != nil && len(c.Secret) < minSecretBytes {
-		return fieldError("Secret", "has %d bytes; write at least %d random ones", len(c.Secret), minSecretBytes)
+	if err := c.Secret.validate("Secret"); err != nil {
+		return err
 	}
 	if err := checkDuration("Timeout", c.Timeout, leastDuration); err != nil {
 		return err

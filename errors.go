@@ -214,6 +214,7 @@ var (
 	errSlowBody        = errors.New("the message did not come in time")
 	errShuttingDown    = errors.New("host is shutting down")
 	errOtherAddress    = errors.New("base_url names another address")
+	errHostsOwnAddress = errors.New("the host itself listens there")
 	errHeadersTooLarge = errors.New("headers or trailers are too large")
 	errPathOverlaps    = errors.New("endpoint_path: overlaps the path of another type that this plugin registered")
 	errTypeTaken       = errors.New("another plugin provides the service type")

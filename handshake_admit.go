@@ -12,6 +12,7 @@ import (
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
@@ -105,6 +106,8 @@ func (hs *handshake) proveSecret(secret Secret) (bool, error) {
 	case len(secret) < minSecretBytes:
 		return false, refused("HandshakeAuth.Secret returned fewer than 16 bytes for it, as of a file that is being written; " +
 			"it returns nil where there is none")
+	case bom.CheckSecret(secret) != nil:
+		return false, refused("HandshakeAuth.Secret returned one that begins with a byte order mark: save its file as UTF-8 without one")
 	case !hasProof:
 		return false, refused("the plugin proves no secret and policy demands one: set ClientConfig.Secret")
 	case !bound && !unbound:

@@ -97,7 +97,7 @@ func (h *Host) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	defer give()
-	h.hub.servesAt(localURL(h.cfg, l.Addr()))
+	h.hub.servesAt(localURL(h.cfg, l.Addr()), l.Addr().String())
 	h.mu.Lock()
 	h.addr = l.Addr().String()
 	h.mu.Unlock()

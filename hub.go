@@ -70,6 +70,7 @@ type hub struct {
 	// of an identity that shows no life, as a time.Duration; zero: it has none
 	lease   atomic.Int64
 	address atomic.Pointer[string] // the host's base URL for programs on this machine, nil before it serves
+	listens atomic.Pointer[string] // the address of its listener
 	serves  chan struct{}          // closed when it does
 	first   sync.Once
 
@@ -102,9 +103,10 @@ func newHub(s *settings) *hub {
 	return h
 }
 
-// servesAt says at which base URL the host serves from now on.
-func (h *hub) servesAt(url *string) {
+// servesAt says at which base URL, and on which listener, the host serves from now on.
+func (h *hub) servesAt(url *string, at string) {
 	h.address.Store(url)
+	h.listens.Store(&at)
 	h.first.Do(func() { close(h.serves) })
 }
 

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +22,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/proxy"
+	"github.com/masegraye/connect-plugin-go/internal/target"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -366,7 +366,25 @@ func (h *hub) pinToCaller(ctx context.Context, id *tokenstore.Identity, baseURL 
 		return "", fmt.Errorf("%w: set BaseURL of the plugin to that address, or Policy.Plugins[%q].Endpoint, "+
 			"in the place of AllowOwnAddress, to where it is dialled", err, clipped(id.SelfID()))
 	}
+	if err == nil && h.isItself(at) {
+		return "", fmt.Errorf("base_url: %w: set BaseURL of the plugin to where the plugin listens, or leave it out", errHostsOwnAddress)
+	}
 	return at, err
+}
+
+// isItself reports whether the host would dial itself at an endpoint.
+func (h *hub) isItself(endpoint string) bool {
+	at := h.listens.Load()
+	site, err := catalog.ParseSite(endpoint)
+	return at != nil && err == nil && target.LeadsTo(*at, site.Host(), site.Port())
+}
+
+// otherThanItself refuses an endpoint of policy at which the host would dial itself.
+func (h *hub) otherThanItself(id *tokenstore.Identity, endpoint string) error {
+	if h.isItself(endpoint) {
+		return fmt.Errorf("Policy.Plugins[%q].Endpoint: %w: write where the plugin listens", clipped(id.SelfID()), errHostsOwnAddress)
+	}
+	return nil
 }
 
 // mightName returns where its caller would be dialled by a base URL if policy let it say that,
@@ -416,30 +434,6 @@ func pinToPeer(resolve func(host string) ([]netip.Addr, error), baseURL, from st
 		}
 	}
 	return "", fmt.Errorf("%w than %s, from which the plugin registers", errOtherAddress, from)
-}
-
-// pinned is where a plugin is dialled that named itself.
-type pinned netip.Addr
-
-// LookupNetIP implements proxy.Resolver.
-func (p pinned) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return []netip.Addr{netip.Addr(p)}, nil
-}
-
-// unpin returns the base URL under which a plugin answers at an endpoint, and where that is
-// looked up: nil means by the system.
-func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
-	at, name, _ := strings.Cut(endpoint, "#")
-	u, err := url.Parse(at)
-	if err != nil || name == "" {
-		return endpoint, nil
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return endpoint, nil
-	}
-	u.Host = net.JoinHostPort(name, u.Port())
-	return u.String(), pinned(addr)
 }
 
 // reserveEndpoints keeps the endpoints that policy names for those whom it names.

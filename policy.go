@@ -262,8 +262,8 @@ func (p *Policy) validateRest() error {
 }
 
 func (p PluginPolicy) validate(field string) error {
-	if p.Secret != nil && len(p.Secret) < minSecretBytes {
-		return fieldError(field+".Secret", "has %d bytes; write at least %d random ones", len(p.Secret), minSecretBytes)
+	if err := p.Secret.validate(field + ".Secret"); err != nil {
+		return err
 	}
 	if p.MaxInstances < 0 {
 		return fieldError(field+".MaxInstances", isNegative)

@@ -488,7 +488,7 @@ func (h *hub) endpointFor(ctx context.Context, id *tokenstore.Identity, baseURL 
 		endpoint, err = h.pinToCaller(ctx, id, baseURL)
 		return endpoint, false, err
 	case rules.Endpoint != "":
-		return rules.Endpoint, false, nil
+		return rules.Endpoint, false, h.otherThanItself(id, rules.Endpoint)
 	case baseURL == "":
 		return "", false, nil
 	case !rules.AllowOwnAddress:

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 	"github.com/masegraye/connect-plugin-go/internal/tokenstore"
 	"github.com/masegraye/connect-plugin-go/internal/transcript"
 )
@@ -50,6 +51,18 @@ func (s *Secret) UnmarshalJSON(text []byte) error {
 		return errors.New("a Secret has to be base64, as base64 -w0 makes it of the bytes of the secret") // never the text
 	}
 	*s = b
+	return nil
+}
+
+// validate refuses one that is too short, and one with what an editor put before its text: whoever has the same secret without
+// that proves another one. Nil is none.
+func (s Secret) validate(field string) error {
+	if s != nil && len(s) < minSecretBytes {
+		return fieldError(field, "has %d bytes; write at least %d random ones", len(s), minSecretBytes)
+	}
+	if err := bom.CheckSecret(s); err != nil {
+		return fieldError(field, "%v", err)
+	}
 	return nil
 }
 

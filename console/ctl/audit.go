@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 func (t *tool) audit() *cobra.Command {
@@ -181,6 +182,9 @@ func readPublicKey(name string) (ed25519.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := bom.Check(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != publicBlock {
 		return nil, fmt.Errorf("%s: is no public key in PEM", name)
@@ -203,6 +207,9 @@ func readCheckpoint(name string) (*connectplugin.AuditCheckpoint, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
+	}
+	if err := bom.Check(text); err != nil {
+		return nil, fmt.Errorf("--checkpoint %s: %w", name, err)
 	}
 	var p connectplugin.AuditCheckpoint
 	if err := json.Unmarshal(text, &p); err != nil {

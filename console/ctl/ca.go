@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 // authority are the commands about a certificate authority. They need no host.
@@ -209,6 +210,9 @@ func leafIn(dir string) (*x509.Certificate, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := bom.Check(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {

@@ -16,6 +16,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/gen/admin/v1/adminv1connect"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 // connection says how to reach a host, and as whom.
@@ -66,6 +67,9 @@ func (c *connection) open(ctx context.Context) (*operator, error) {
 		text, err := os.ReadFile(c.secretFile)
 		if err != nil {
 			return nil, fmt.Errorf("--secret-file: %w", err)
+		}
+		if err := bom.CheckSecret(text); err != nil {
+			return nil, fmt.Errorf("--secret-file %s: %w", c.secretFile, err)
 		}
 		if cfg.Secret = connectplugin.Secret(bytes.TrimSpace(text)); len(cfg.Secret) == 0 {
 			return nil, fmt.Errorf("--secret-file %s is empty: write the secret into it, or leave the flag out", c.secretFile)

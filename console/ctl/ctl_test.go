@@ -275,6 +275,8 @@ func TestPolicyCheck(t *testing.T) {
 		{"a type that nobody provides", `{"AllowMultiple":["loger"],"Plugins":{"logger":{"Provides":["logger"]}}}`, 0, `AllowMultiple[0] is "loger"`},
 		{"one that is misspelt", `{"Default":{"Provides":["kv"]},"Plugins":{"a":{"Requires":["kv","lgoger"]}}}`, 0, `Plugins["a"].Requires[1] is "lgoger"`},
 		{"a port that is none", `{"Plugins":{"logger":{"Endpoint":"https://127.0.0.1:99999"}}}`, 3, `has port "99999"`},
+		{"an editor's mark", "\xef\xbb\xbf{}", 3, "policy.json: it begins with a byte order mark (EF BB BF, of UTF-8)"},
+		{"a shell's mark", "\xff\xfe{\x00}\x00", 3, "policy.json: it begins with a byte order mark (FF FE, of UTF-16)"},
 		{"no type", `{"AllowMultiple":["a b"]}`, 3, "AllowMultiple[0]"},
 		{"plaintext", `{"Plugins":{"logger":{"Endpoint":"http://127.0.0.1:1"}}}`, 3, "Endpoint"},
 	} {
@@ -399,6 +401,10 @@ func TestCA(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	missing := filepath.Join(t.TempDir(), "missing")
+	marked := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(marked, []byte("\xef\xbb\xbfsixteen bytes or more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args []string
 		code int
@@ -419,6 +425,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"plugins", "--host", "http://127.0.0.1:1"}, 2, "--insecure"},
 		{[]string{"plugins", "--host", "https://127.0.0.1:1", "--insecure"}, 2, "--insecure speaks plaintext"},
 		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", os.DevNull}, 1, "is empty"},
+		{[]string{"plugins", "--host", "http://127.0.0.1:1", "--insecure", "--secret-file", marked}, 1, "--secret-file " + marked + ": it begins with a byte order mark"},
 		{[]string{"plugins", "--host", "127.0.0.1:18743"}, 2, "--host 127.0.0.1:18743 is no URL of a host: write --host https://"},
 		{[]string{"ca", "write", "api", missing, "--dir", missing, "--ttl", "-1h"}, 2, "--ttl -1h0m0s is negative"},
 		{[]string{"audit", "verify", "log", "--from", "-1"}, 2, "--from -1: write a whole number that is not negative"},

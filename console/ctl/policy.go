@@ -20,6 +20,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 func (t *tool) policy() *cobra.Command {
@@ -175,6 +176,9 @@ func decodePolicy(name string, text []byte) (*connectplugin.Policy, error) {
 		return nil, fmt.Errorf("%s: is empty; write {} for a policy that allows nothing", name)
 	case "null":
 		return nil, fmt.Errorf("%s: is null; write {} for a policy that allows nothing", name)
+	}
+	if err := bom.Check(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	p, d := new(connectplugin.Policy), json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()

@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 // defaultInterval is the least time between two looks at the files.
@@ -167,7 +169,7 @@ func (s *FileSource) load(now time.Time) (*filePair, error) {
 
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %w", s.config.CertFile, s.config.KeyFile, err)
+		return nil, s.unfit(certPEM, keyPEM, err)
 	}
 
 	cert.Leaf = chain[0]
@@ -176,6 +178,19 @@ func (s *FileSource) load(now time.Time) (*filePair, error) {
 	}
 
 	return &filePair{cert: &cert, certInfo: certInfo, keyInfo: keyInfo}, nil
+}
+
+// unfit says which file is to blame for a pair that is none, where one alone is.
+func (s *FileSource) unfit(certPEM, keyPEM []byte, err error) error {
+	if marked := bom.Check(certPEM); marked != nil {
+		return fmt.Errorf("%s: %w", s.config.CertFile, marked)
+	}
+
+	if marked := bom.Check(keyPEM); marked != nil {
+		return fmt.Errorf("%s: %w", s.config.KeyFile, marked)
+	}
+
+	return fmt.Errorf("%s and %s: %w", s.config.CertFile, s.config.KeyFile, err)
 }
 
 // verifyChain verifies a chain against the roots, if there are any.

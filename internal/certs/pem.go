@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/masegraye/connect-plugin-go/internal/bom"
 )
 
 const (
@@ -65,6 +67,10 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		data = rest
 	}
 
+	if err := bom.Check(data); err != nil && len(parsed) == 0 { // that of UTF-8 is text before the first one
+		return nil, err
+	}
+
 	if bytes.Contains(data, pemDashes) {
 		return nil, fmt.Errorf("%w: incomplete block at the end", ErrPEM)
 	}
@@ -79,6 +85,10 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 // ParseKey reads the one private key that [EncodeKey] wrote. Errors show
 // nothing of the data.
 func ParseKey(data []byte) (crypto.Signer, error) {
+	if err := bom.Check(data); err != nil {
+		return nil, err
+	}
+
 	der, rest, err := decode(bytes.TrimSpace(data), pemPrivateKey)
 	if err != nil {
 		return nil, err

@@ -133,7 +133,7 @@ func (e Endpoint) lookup(ctx context.Context, resolver Resolver) ([]netip.Addr, 
 
 // isBase reports whether a URL has nothing but scheme, host, port and path.
 func isBase(u *url.URL) bool {
-	return u.User == nil && u.Opaque == "" && u.RawPath == "" && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
+	return u.User == nil && u.Opaque == "" && Unescaped(u) && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
 }
 
 // authority is the host and port as the provider sees them.

@@ -167,3 +167,17 @@ func FuzzTokenAuth(f *testing.F) {
 		}
 	})
 }
+
+// A token of a file with a byte order mark cannot be sent, and the error says so without the token.
+func TestTokenAuth_AByteOrderMark(t *testing.T) {
+	t.Parallel()
+	const mark, token = "\xef\xbb\xbf", "hunter2-hunter2"
+	run := connectplugin.NewTokenAuth(mark+token, nil).ClientInterceptor()(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+		t.Error("it is sent")
+		return connect.NewResponse(&emptypb.Empty{}), nil
+	})
+	_, err := run(t.Context(), connect.NewRequest(&emptypb.Empty{}))
+	if err == nil || !strings.Contains(err.Error(), "TokenAuth.Token: it begins with a byte order mark") || strings.Contains(err.Error(), token) {
+		t.Error(err)
+	}
+}

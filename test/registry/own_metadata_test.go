@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
+	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -37,4 +40,23 @@ func TestRegistry_MetadataOfAServiceHasRoom(t *testing.T) {
 		t.Errorf("%d entries: %v", most+1, err)
 	}
 	host.StartPlugin(t, "logger", entries(most)) // registers
+}
+
+// The registry itself takes as many entries as it says, whoever sends them, with those that ServePlugin adds.
+func TestRegistry_MetadataOfARegistration(t *testing.T) {
+	t.Parallel()
+	host := hosttest.Start(t, hosttest.WithPolicy(hosttest.LoggerPolicy()))
+	plugin := host.Enrol(t, "logger", func(c *connectplugin.ClientConfig) { c.Metadata.Provides = hosttest.Provides("logger") })
+	for n, want := range map[int]connect.Code{
+		connectplugin.MaxMetadataEntries - 1: 0, connectplugin.MaxMetadataEntries: 0, connectplugin.MaxMetadataEntries + 1: connect.CodeInvalidArgument,
+	} {
+		metadata := map[string]string{}
+		for i := range n {
+			metadata[strconv.Itoa(i)] = ""
+		}
+		err := hosttest.RegisterWith(t, plugin, &connectpluginv1.RegisterServiceRequest{ServiceType: "logger", Version: "1.0.0", Metadata: metadata})
+		if hosttest.CodeOrZero(err) != want {
+			t.Errorf("%d entries: %v, want %v", n, err, want)
+		}
+	}
 }

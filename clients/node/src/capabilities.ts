@@ -28,19 +28,21 @@ interface Grant {
 }
 
 /** Asks the host for a grant, and once more where it did not know the plugin's identity any more. Returns to which runtime id
- * it was given, too. */
+ * it was given, and the time by the host's clock as its answer has it (RFC 9110, 6.6.1), too. */
 export async function requestGrant(
   session: Session, link: HostLink, wanted: Wanted, waitMs: number, timeoutMs: number,
-): Promise<{ grant: CapabilityGrant; owner: string }> {
+): Promise<{ grant: CapabilityGrant; owner: string; date: string }> {
   const broker = createClient(CapabilityBroker, createGrpcTransport({
     baseUrl: link.url, sessionManager: link.calls, readMaxBytes: maxMessage, interceptors: [tellLoss(link)],
   }));
   for (let again = true; ; again = false) {
     const identity = await session.identity(waitMs);
     try {
-      const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs });
+      let date = "";
+      const onHeader = (head: Headers) => { date = head.get("date") ?? ""; };
+      const { grant } = await broker.requestCapability(wanted, { headers: identity.headers(), timeoutMs, onHeader });
       if (!grant) throw new ConnectError("the answer holds no grant", Code.Internal);
-      return { grant, owner: identity.runtimeId };
+      return { grant, owner: identity.runtimeId, date };
     } catch (e) {
       if (!(e instanceof ConnectError)) throw e;
       if (!again || !hostForgot(e)) throw shown(e, e.code === Code.NotFound ? unknown : "");
@@ -126,8 +128,8 @@ export class CapabilityRoute {
 
   async #ask(): Promise<Grant> {
     try {
-      const { grant, owner } = await requestGrant(this.session, this.link, this.wanted, newsWait, this.timeoutMs);
-      this.#grant = grantOf(grant, this.wanted.capabilityType, owner);
+      const { grant, owner, date } = await requestGrant(this.session, this.link, this.wanted, newsWait, this.timeoutMs);
+      this.#grant = grantOf(grant, this.wanted.capabilityType, owner, date);
     } catch (e) {
       const full = e instanceof ConnectError && e.code === Code.ResourceExhausted; // the plugin has as many as it may
       if (!full || !this.#grant || !this.#lives(this.#grant)) throw e;
@@ -147,16 +149,25 @@ function within<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   });
 }
 
+/** How long it is until an end by the clock of the host, which date was read from, to the second. This machine's is the finer one,
+ * as far as both agree. */
+function left(end: number, date: number, now: number): number {
+  const own = end - now;
+  const most = end - date;
+  const least = Math.max(most - 1000, most / 2);
+  return !(most > 0) || (least <= own && own <= most) ? own : least;
+}
+
 /** Takes the path alone of a grant's URL: calls go to the host that the plugin knows, wherever the URL says that it points. */
-function grantOf(m: CapabilityGrant, type: string, owner: string): Grant {
+function grantOf(m: CapabilityGrant, type: string, owner: string, date: string): Grant {
   const base = "https://host.invalid";
   const path = URL.canParse(m.endpointUrl, base) ? new URL(m.endpointUrl, base).pathname.replace(/\/$/, "") : "";
   const head = `/capabilities/${type}/`;
   if (!path.startsWith(head) || !/^[A-Za-z0-9_~-][A-Za-z0-9._~-]*$/.test(path.slice(head.length)) || !/^[!-~]{1,512}$/.test(m.bearerToken)) {
     throw new ConnectError(`capability ${JSON.stringify(type)}: the host's grant is malformed`, Code.Internal);
   }
-  // A life that is over already is that of a clock which differs from the host's.
-  const life = m.expiresAt ? timestampMs(m.expiresAt) - Date.now() : 0;
+  // A life that is over already is that of a clock which differs from that of a host which does not say its time.
+  const life = m.expiresAt ? left(timestampMs(m.expiresAt), Date.parse(date), Date.now()) : 0;
   const header = `Bearer ${m.bearerToken}`;
   return { path, header: () => header, owner, at: performance.now(), life: life > 0 ? life : Infinity };
 }

@@ -10,7 +10,7 @@ import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
 import { Session } from "./session.js";
 import { minSecretSize } from "./transcript.js";
-import { type Credentials, HostTrust } from "./trust.js";
+import { checkMark, type Credentials, HostTrust } from "./trust.js";
 import { type ServiceState, watch } from "./watching.js";
 import type { CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
 import type { HandshakeRequest } from "./wire/plugin/v1/handshake_pb.js";
@@ -275,6 +275,7 @@ function validate(o: PluginOptions): void {
   if (o.secret && o.secret.length < minSecretSize) {
     throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
   }
+  checkMark("secret", o.secret ?? new Uint8Array());
   if (lowest < 1 || lowest > highest) throw new ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on");
   if ([o.timeoutMs, o.reportEveryMs, o.graceMs].some((ms) => ms !== undefined && !(ms > 0))) {
     throw new ConfigError("timeoutMs, reportEveryMs, graceMs: write positive times");

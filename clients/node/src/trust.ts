@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
 import { ConfigError, HostNotTrusted } from "./errors.js";
 
+const marks = [["efbbbf", "utf-8"], ["fffe", "utf-16le"], ["feff", "utf-16be"]] as const;
+const marked = "begins with a byte order mark: save the file as UTF-8 without one";
+
 const spiffe = /^spiffe:\/\/([a-z0-9._-]+)((?:\/[A-Za-z0-9._-]+)+)$/;
 
 /** The content of a directory of credentials at one moment, PEM. */
@@ -33,6 +36,9 @@ export class Credentials {
       const stamp = names.map((n) => String(statSync(n, { bigint: true }).mtimeNs)).join();
       if (stamp !== this.#stamp) {
         const [cert, key, ca] = names.map((n) => readFileSync(n)) as [Buffer, Buffer, Buffer];
+        for (const [i, content] of [cert, key, ca].entries()) {
+          if (marks.some(([mark]) => content.toString("hex", 0, 3).startsWith(mark))) throw new ConfigError(`${names[i]} ${marked}`);
+        }
         createSecureContext({ cert, key, ca }); // they fit together
         this.#files = { cert, key, ca };
         this.#stamp = stamp;
@@ -116,6 +122,20 @@ function spiffeID(certificate: X509Certificate): string {
 /** The SHA-256 of the public key (SPKI, RFC 7469), hex. */
 function spkiDigest(certificate: X509Certificate): string {
   return createHash("sha256").update(certificate.publicKey.export({ type: "spki", format: "der" })).digest("hex");
+}
+
+/** Refuses a secret with what an editor put before its text; one of random bytes may begin so. */
+export function checkMark(name: string, secret: Uint8Array): void {
+  for (const [mark, encoding] of marks) {
+    if (!Buffer.from(secret).toString("hex", 0, 3).startsWith(mark)) continue;
+    let text: string;
+    try {
+      text = new TextDecoder(encoding, { fatal: true }).decode(secret); // without the mark
+    } catch {
+      continue;
+    }
+    if (encoding === "utf-8" ? /^[\P{C}\s]*$/u.test(text) : /^[\x20-\x7e\s]*$/.test(text)) throw new ConfigError(`${name}: ${marked}`);
+  }
 }
 
 function parsePin(text: string): string {

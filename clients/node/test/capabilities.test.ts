@@ -23,7 +23,7 @@ const text = (value: string) => create(StringValueSchema, { value });
 /** A host with the capability clock, and a session that gets another identity where the host does not know the one that there is. */
 async function stage(t: TestContext) {
   const host = {
-    token: "mine1", base: "https://elsewhere.invalid", path: "/capabilities/clock/", word: "grant", life: 3_600_000 as number | undefined,
+    token: "mine1", base: "https://elsewhere.invalid", path: "/capabilities/clock/", word: "grant", life: 3_600_000 as number | undefined, ahead: 0,
     fails: undefined as Code | undefined, answers: Promise.resolve(), valid: new Map<string, string>(),
     asked: [] as RequestCapabilityRequest[], called: [] as { path: string; told: Headers }[],
   };
@@ -45,10 +45,11 @@ async function stage(t: TestContext) {
           await host.answers;
           if (context.requestHeader.get("authorization") !== `Bearer ${host.token}`) refuse();
           if (host.fails !== undefined) throw new ConnectError("not available", host.fails);
+          if (host.ahead) context.responseHeader.set("date", new Date(Date.now() + host.ahead).toUTCString());
           host.valid.set(`${host.path}g${number}`, `${host.word}${number}`);
           return { grant: {
             grantId: `g${number}`, endpointUrl: `${host.base}${host.path}g${number}`, bearerToken: `${host.word}${number}`,
-            ...(host.life === undefined ? {} : { expiresAt: timestampFromMs(Date.now() + host.life) }),
+            ...(host.life === undefined ? {} : { expiresAt: timestampFromMs(Date.now() + host.ahead + host.life) }),
           } };
         },
       })
@@ -158,10 +159,14 @@ for (const protocol of protocols) {
   });
 }
 
-for (const [life, age, many] of [[3_600_000, 2_000_000, 1], [3_600_000, 2_600_000, 2], [undefined, 1e9, 1], [-5_000, 1e9, 1]] as const) {
-  test(`a grant for ${life} ms after ${age} ms`, async (t) => {
+for (const [life, age, many, ahead] of [
+  [3_600_000, 2_000_000, 1, 0], [3_600_000, 2_600_000, 2, 0], [undefined, 1e9, 1, 0], [-5_000, 1e9, 1, 0],
+  [3_600_000, 2_000_000, 1, 5e6], [3_600_000, 2_600_000, 2, 5e6], [3_600_000, 2_000_000, 1, -3_590_000], [3_600_000, 2_600_000, 2, -5e6],
+] as const) {
+  test(`a grant for ${life} ms after ${age} ms, by a clock ${ahead} ms ahead`, async (t) => {
     const { host, route } = await stage(t);
     host.life = life;
+    host.ahead = ahead;
     const clock = route(), now = performance.now.bind(performance);
     await call(clock);
     t.mock.method(performance, "now", () => now() + age);

@@ -1,9 +1,10 @@
 // Who is taken for the host.
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { createServer, TLSSocket } from "node:tls";
 import { ConfigError, Credentials, HostNotTrusted, Plugin } from "../src/index.js";
@@ -33,6 +34,26 @@ test("pins and identities", () => {
   assert.equal(new HostTrust(own("company"), "", [pin("host"), inBase64]).refuse(certificate("company")), undefined);
   assert.ok(new HostTrust(own("company"), "", [pin("host")]).refuse(certificate("company")));
   assert.ok(new HostTrust(own("plugin"), "spiffe://td.test/host", [pin("two")]).refuse(certificate("host")));
+});
+
+test("a byte order mark", () => {
+  const says = "begins with a byte order mark: save the file as UTF-8 without one";
+  const credentials = own("plugin");
+  const made = (secret: Buffer) => new Plugin({ host: "https://127.0.0.1:1", selfId: "a", credentials, secret });
+  for (const marked of [Buffer.from("\ufeffsixteen bytes or more\r\n"), Buffer.from("\ufeffsixteen bytes or more", "utf16le"),
+    Buffer.from("\ufeffsixteen bytes or more", "utf16le").swap16()]) {
+    assert.throws(() => made(marked), new ConfigError(`secret: ${says}`));
+  }
+  assert.ok(made(Buffer.from("efbbbf009cd17f02a11790ff00314400", "hex"))); // random bytes
+  const directory = mkdtempSync(join(tmpdir(), "marked-"));
+  try {
+    for (const name of ["tls.crt", "tls.key", "ca.crt"]) {
+      for (const other of ["tls.crt", "tls.key", "ca.crt"]) writeFileSync(join(directory, other), Buffer.concat([Buffer.from(name === other ? "\ufeff" : ""), file("plugin.crt")]));
+      assert.throws(() => new Credentials(directory), (e) => e instanceof ConfigError && e.message.includes(`${join(directory, name)} ${says}`), name);
+    }
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
 
 test("what is no configuration", () => {

@@ -3,6 +3,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -56,10 +57,10 @@ class _Grant:
         return self.at + self.life * RENEW_AFTER
 
 
-def request_grant(session: Session, link: HostLink, wanted: Wanted, wait: Optional[float], timeout: float) -> tuple[broker.CapabilityGrant, str]:
+def request_grant(session: Session, link: HostLink, wanted: Wanted, wait: Optional[float], timeout: float) -> tuple[broker.CapabilityGrant, str, str]:
     """Asks the host for a grant, and once more where it did not know the plugin's identity any more. Returns to which runtime
-    id it was given, too."""
-    call = link.call("unary_unary", "/connectplugin.v1.CapabilityBroker/RequestCapability",
+    id it was given, and the time by the host's clock as its answer has it (RFC 9110, 6.6.1), too."""
+    call = link.call("unary_unary.with_call", "/connectplugin.v1.CapabilityBroker/RequestCapability",
                      broker.RequestCapabilityRequest.SerializeToString, broker.RequestCapabilityResponse.FromString)
     request = broker.RequestCapabilityRequest(
         capability_type=wanted.capability, min_version=wanted.constraint, reason=wanted.reason)
@@ -67,8 +68,9 @@ def request_grant(session: Session, link: HostLink, wanted: Wanted, wait: Option
     while True:
         identity = session.identity(wait)
         try:
-            answer: broker.RequestCapabilityResponse = begin(call, request, metadata=identity.metadata(), timeout=timeout)
-            return answer.grant, identity.runtime_id
+            answer, made = begin(call, request, metadata=identity.metadata(), timeout=timeout)
+            date = next((v for k, v in made.initial_metadata() or () if k == "date"), "")
+            return answer.grant, identity.runtime_id, str(date)
         except NoProvider:
             raise
         except grpc.RpcError as e:
@@ -149,20 +151,20 @@ class CapabilityChannel(HostChannel):
     def _ask(self, until: float) -> _Grant:
         left = max(0.0, until - time.monotonic())
         try:
-            granted, owner = request_grant(self._session, self._link, self._wanted, min(NEWS_WAIT, left), min(left, self._timeout))
+            granted, owner, date = request_grant(self._session, self._link, self._wanted, min(NEWS_WAIT, left), min(left, self._timeout))
         except HostError as e:
             with self._mu:
                 if e.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and self._grant is not None and self._lives(self._grant):
                     self._stale = False
                     return self._grant  # the plugin has as many as it may
             raise
-        g = _grant_of(granted, self._wanted.capability, owner)
+        g = _grant_of(granted, self._wanted.capability, owner, date)
         with self._mu:
             self._grant, self._stale = g, False
         return g
 
 
-def _grant_of(m: broker.CapabilityGrant, capability: str, owner: str) -> _Grant:
+def _grant_of(m: broker.CapabilityGrant, capability: str, owner: str, date: str) -> _Grant:
     """Takes the path alone of a grant's URL: calls go to the host that the plugin knows, wherever the URL says that it points."""
     try:
         path = urlsplit(m.endpoint_url).path.rstrip("/")
@@ -171,6 +173,18 @@ def _grant_of(m: broker.CapabilityGrant, capability: str, owner: str) -> _Grant:
     below = re.escape(f"/capabilities/{capability}/") + r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
     if not re.fullmatch(below, path) or not re.fullmatch(r"[!-~]{1,512}", m.bearer_token):
         raise NoGrant(grpc.StatusCode.INTERNAL, f"capability {capability!r}: the host's grant is malformed")
-    life = m.expires_at.ToNanoseconds() * 1e-9 - time.time() if m.HasField("expires_at") else 0.0
-    # A life that is over already is that of a clock which differs from the host's.
+    life = _left(m.expires_at.ToNanoseconds() * 1e-9, date, time.time()) if m.HasField("expires_at") else 0.0
+    # A life that is over already is that of a clock which differs from that of a host which does not say its time.
     return _Grant(path, m.bearer_token, owner, time.monotonic(), life if life > 0 else float("inf"))
+
+
+def _left(end: float, date: str, now: float) -> float:
+    """How long it is until an end by the clock of the host, which date was read from, to the second. This machine's is the finer one,
+    as far as both agree."""
+    own = end - now
+    try:
+        most = end - parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        return own
+    least = max(most - 1, most / 2)
+    return own if most <= 0 or least <= own <= most else least

@@ -17,7 +17,7 @@ from .pace import Pace
 from .serving import Control, Refusal, new_server
 from .session import Session, Settings
 from .transcript import MIN_SECRET_SIZE, health_proof
-from .trust import Credentials, HostTrust
+from .trust import Credentials, HostTrust, check_mark
 from .watching import Watch
 from .wire import broker_pb2 as broker
 from .wire import handshake_pb2 as hs
@@ -97,6 +97,7 @@ class Plugin:
         check_version("self_version", self_version)
         if secret is not None and len(secret) < MIN_SECRET_SIZE:
             raise ConfigError(f"secret: has {len(secret)} bytes; write at least {MIN_SECRET_SIZE} random ones")
+        check_mark("secret", secret or b"")
         if not 1 <= versions[0] <= versions[1]:
             raise ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on")
         if workers < 2 or timeout <= 0 or report_every <= 0:

@@ -15,6 +15,8 @@ _SPIFFE = re.compile(r"spiffe://([a-z0-9._-]+)((?:/[A-Za-z0-9._-]+)+)")
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 _SEQUENCE, _OID, _OCTETS, _EXTENSIONS, _URI = 0x30, 0x06, 0x04, 0xA3, 0x86
 _UTC_TIME = 0x17
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of UTF-8 and UTF-16
+_MARKED = "begins with a byte order mark: save the file as UTF-8 without one"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Credentials:
             stamp = tuple(os.stat(n).st_mtime_ns for n in names)
             if stamp != self._stamp:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                files = Files(*(_content(n) for n in names))
                 context.load_cert_chain(names[0], names[1])  # they fit together
-                self._files, self._stamp = Files(*(_content(n) for n in names)), stamp
-        except (OSError, ssl.SSLError) as e:
+                self._files, self._stamp = files, stamp
+        except (OSError, ConfigError) as e:  # ssl.SSLError is an OSError
             if self._files is None:
                 raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
         assert self._files is not None
@@ -131,7 +134,23 @@ def _host_of_domain(pem: bytes) -> str:
 
 def _content(name: str) -> bytes:
     with open(name, "rb") as f:
-        return f.read()
+        content = f.read()
+    if content.startswith(_MARKS):
+        raise ConfigError(f"{name} {_MARKED}")
+    return content
+
+
+def check_mark(name: str, secret: bytes) -> None:
+    """Refuses a secret with what an editor put before its text; one of random bytes may begin so."""
+    for mark, encoding in zip(_MARKS, ("utf-8", "utf-16-le", "utf-16-be")):
+        if not secret.startswith(mark):
+            continue
+        try:
+            text = secret[len(mark):].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if all(c.isprintable() or c.isspace() for c in text) and (encoding == "utf-8" or text.isascii()):
+            raise ConfigError(f"{name}: {_MARKED}")
 
 
 def _first(pem: bytes) -> str:

@@ -4,6 +4,7 @@ import threading
 import time
 import unittest
 from concurrent import futures
+from email.utils import formatdate
 from typing import Any, Callable, Iterator, Optional
 from unittest import mock
 
@@ -33,6 +34,7 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.path = "/capabilities/clock/"
         self.word = "grant"
         self.life: Optional[float] = 3600.0
+        self.ahead = 0.0  # of this machine's clock
         self.fails: Optional[grpc.StatusCode] = None
         self.answers = threading.Event()
         self.answers.set()
@@ -81,7 +83,10 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
         grant = broker.CapabilityGrant(
             grant_id=f"g{number}", endpoint_url=f"{self.base}{self.path}g{number}", bearer_token=f"{self.word}{number}")
         if self.life is not None:
-            grant.expires_at.FromNanoseconds(int((time.time() + self.life) * 1e9))
+            now = time.time() + self.ahead
+            grant.expires_at.FromNanoseconds(int((now + self.life) * 1e9))
+            if self.ahead:
+                context.send_initial_metadata((("date", formatdate(now, usegmt=True)),))
         with self.mu:
             self.valid[f"{self.path}g{number}"] = grant.bearer_token
         return broker.RequestCapabilityResponse(grant=grant)
@@ -170,9 +175,10 @@ class Capabilities(unittest.TestCase):
                 told.get(k) for k in ("authorization", "x-plugin-runtime-id", "x-plugin-constraint", "mine")))
 
     def test_another_grant_in_time(self) -> None:
-        for life, part, many in ((3600.0, 0.6, 1), (3600.0, 0.7, 2), (None, 1e6, 1), (-5.0, 1e6, 1)):
-            with self.subTest(f"{part} of {life}"):
-                self.host.life, self.host.asked, self.clock = life, [], self.channel()
+        for life, part, many, ahead in ((3600.0, 0.6, 1, 0), (3600.0, 0.7, 2, 0), (None, 1e6, 1, 0), (-5.0, 1e6, 1, 0), (3600.0, 0.6, 1, 5000),
+                                        (3600.0, 0.7, 2, 5000), (3600.0, 0.6, 1, -3590), (3600.0, 0.7, 2, -5000)):
+            with self.subTest(f"{part} of {life} by a clock {ahead} s ahead"):
+                self.host.life, self.host.ahead, self.host.asked, self.clock = life, ahead, [], self.channel()
                 self.call()
                 g = self.clock._grant
                 assert g is not None

@@ -75,6 +75,26 @@ class Trust(unittest.TestCase):
             with self.assertRaises(cp.ConfigError):
                 wrong()
 
+    def test_a_byte_order_mark(self) -> None:
+        says = "begins with a byte order mark"
+        for secret, marked in ((b"\xef\xbb\xbfsixteen bytes or more\r\n", True), ("\ufeffsixteen bytes or more".encode("utf-16-be"), True),
+                               (b"\xef\xbb\xbf\x00\x9c\xd1\x7f\x02\xa1\x17\x90\xff\x00\x31\x44\x00", False), (b"sixteen bytes or more", False)):
+            def made(secret: bytes = secret) -> cp.Plugin:
+                return cp.Plugin(host="https://127.0.0.1:1", self_id="a", credentials=Own("plugin"), secret=secret)  # type: ignore[arg-type]
+            with self.subTest(secret):
+                if not marked:
+                    made()
+                    continue
+                with self.assertRaisesRegex(cp.ConfigError, f"secret: {says}"):
+                    made()
+        with tempfile.TemporaryDirectory() as directory:
+            at = pathlib.Path(directory)
+            for name in ("tls.crt", "tls.key", "ca.crt"):
+                for other in ("tls.crt", "tls.key", "ca.crt"):
+                    (at / other).write_bytes((b"\xef\xbb\xbf" if name == other else b"") + (DATA / "plugin.crt").read_bytes())
+                with self.subTest(name), self.assertRaisesRegex(cp.ConfigError, f"{name} {says}"):
+                    cp.Credentials(directory)
+
 
 class Health(unittest.TestCase):
     def test_the_answer_to_a_challenge(self) -> None:
