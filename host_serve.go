@@ -17,6 +17,7 @@ import (
 
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/certs"
+	"github.com/masegraye/connect-plugin-go/internal/drain"
 	"github.com/masegraye/connect-plugin-go/internal/edge"
 	"github.com/masegraye/connect-plugin-go/internal/gather"
 	"github.com/masegraye/connect-plugin-go/internal/guest"
@@ -29,7 +30,7 @@ import (
 )
 
 // abortWait is how long handlers may take to return once their requests were
-// cancelled at the end of the shutdown's grace.
+// cancelled at the end of the shutdown's grace: the last part of its time, or a quarter of a short one.
 const abortWait = time.Second
 
 // ListenAndServe listens on [ServeConfig.Addr] and serves until ctx ends, as
@@ -155,12 +156,10 @@ func (h *Host) beginOn(ctx context.Context, l net.Listener) (give func(), err er
 }
 
 // Shutdown ends the host: new requests are refused, watches end first, calls in
-// flight may finish until ctx ends or [ServeConfig.GracefulShutdownTimeout] has
-// passed, then they are cut off, which the error says. Every identity ends,
-// Cleanup runs, goroutines and connections are gone when it returns. Later calls
-// wait for the first and return its error, which also says that Cleanup panicked or
-// does not return. A callback of the host's that the first one waits for may call it;
-// it gets an error when the first one is long over time.
+// flight may finish until shortly before ctx ends or [ServeConfig.GracefulShutdownTimeout] has
+// passed, then they are cut off, which the error says. Every identity ends, Cleanup runs, goroutines and connections are gone
+// when it returns. Later calls wait for the first and return its error, which also says that Cleanup panicked or does not
+// return. A callback of the host's that the first one waits for may call it; it gets an error when the first one is long over time.
 func (h *Host) Shutdown(ctx context.Context) error {
 	if ctx.Value(cleaningKey{}) == h.mustBeMade() {
 		return errCleanupShutsDown
@@ -370,18 +369,20 @@ func (h *Host) shut(given context.Context) error {
 	}
 	h.endStreams()
 	over := h.farewell()
-	err := h.drainCalls(ctx)
+	calls, cancelCalls := drain.Grace(ctx, abortWait)
+	defer cancelCalls()
+	err := h.drainCalls(calls)
 	over()
 	if err != nil {
 		h.abort(errShuttingDown)
-		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
+		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), drain.Parting(ctx, abortWait))
 		defer cancelLast()
 		if h.drainCalls(last) != nil {
 			h.cutCalls()
 		}
 		err = fmt.Errorf("shutdown: calls in flight were cut off: %w", err)
 	}
-	quiet, cancelQuiet := context.WithTimeout(context.WithoutCancel(ctx), abortWait)
+	quiet, cancelQuiet := context.WithTimeout(context.WithoutCancel(ctx), drain.Parting(ctx, abortWait))
 	defer cancelQuiet()
 	h.registry.herald.Wait(quiet)
 	err = errors.Join(err, h.closeUpper(ctx))
