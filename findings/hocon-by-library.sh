@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Guess: a configuration in HOCON, as plugins of the JVM have, is read in Node as HOCON.md of lightbend/config says, or is refused.
-# Seen: hocon-parser 1.0.1 (npm) takes all of these texts and reads nine of the ten as something else: of a value without quotes it keeps the first word ("two words here" is "two"), += makes a
-# key "a +", a key "a.b" in quotes is a path, null does not end the object before it, \n in quotes is n, -1 is a text, include makes a key, an object after a reference loses what is
-# its own, and a list after a reference is the whole document. @pushcorn/hocon-parser 1.3.1 reads them as the specification does, but that += makes a text of the number 2.
+# Seen: hocon-parser 1.0.1 (npm) takes all of these texts and reads nine of the ten as something else: of a value without quotes it keeps the first word ("two words here" is
+# "two"), += makes a key "a +", a key "a.b" in quotes is a path, null does not end the object before it, \n in quotes is n, -1 is a text, include makes a key, an object after
+# a reference loses what is its own, and a list after a reference is the whole document. @pushcorn/hocon-parser 1.3.1 reads them as the specification does, but that += makes a
+# text of the number 2.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Guess: a .properties file that a plugin in Java writes (java.util.Properties.store) is read by a host in Go, and by its tools in Node, as it was: the class's documentation gives the
-# format to the letter.
-# Seen: of the file that Java 17 writes dot-properties 1.1.2 and properties-file 5.0.7 (npm) alone read all as it was. Java writes what is not ASCII as \u and escapes each :, =, #, !
-# and backslash of a value. github.com/magiconair/properties v1.18.13 reads each half of a character beyond 16 bits by itself, as U+FFFD. java-properties 1.0.2 (npm) throws a
-# SyntaxError of JSON for the whole file as soon as one value has an escape that JSON has not, as the \: of a URL. properties-reader 3.0.1 leaves all backslashes where they are, in keys too, and trims. properties
-# 1.2.1 makes numbers: the version 1.10 is 1.1, the id 007 is 7, and an empty value is null. magiconair also takes ${key} in a value for a reference, as its README says.
+# Guess: a .properties file that a plugin in Java writes (java.util.Properties.store) is read by a host in Go, and by its tools in Node, as it was: the class's documentation
+# gives the format to the letter.
+# Seen: of the file that Java 17 writes dot-properties 1.1.2 and properties-file 5.0.7 (npm) alone read all as it was. Java writes what is not ASCII as \u and escapes each :,
+# =, #, ! and backslash of a value. github.com/magiconair/properties v1.18.13 reads each half of a character beyond 16 bits by itself, as U+FFFD. java-properties 1.0.2 (npm)
+# throws a SyntaxError of JSON for the whole file as soon as one value has an escape that JSON has not, as the \: of a URL. properties-reader 3.0.1 leaves all backslashes
+# where they are, in keys too, and trims. properties 1.2.1 makes numbers: the version 1.10 is 1.1, the id 007 is 7, and an empty value is null. magiconair also takes ${key} in
+# a value for a reference, as its README says.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

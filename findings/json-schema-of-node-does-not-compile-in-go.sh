@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Guess: a JSON Schema that a library of Node makes of its own formats is one in Go: it has a dialect's name, and nobody wrote a pattern by hand.
-# Seen: zod 4.6.7, @valibot/to-json-schema 1.8.0 with valibot 1.5.0 and arktype 2.2.10 (npm) write for some formats a "pattern" with (?= or (?!, beside "format" or without, which
-# regular expressions of Go have not: zod's z.hostname() and z.iso.duration(), valibot's domain() and bic(), arktype's string.integer and string.date.iso. github.com/santhosh-tekuri/jsonschema/v6
-# v6.0.3, github.com/google/jsonschema-go v0.4.3 and github.com/xeipuuv/gojsonschema v1.2.0 refuse the whole schema of an object that has one such field, others of it included.
-# ajv 8.20.0 takes all. Most formats (email, uuid, ipv6, date-time) compile everywhere.
+# Seen: zod 4.6.7, @valibot/to-json-schema 1.8.0 with valibot 1.5.0 and arktype 2.2.10 (npm) write for some formats a "pattern" with (?= or (?!, beside "format" or without,
+# which regular expressions of Go have not: zod's z.hostname() and z.iso.duration(), valibot's domain() and bic(), arktype's string.integer and string.date.iso.
+# github.com/santhosh-tekuri/jsonschema/v6 v6.0.3, github.com/google/jsonschema-go v0.4.3 and github.com/xeipuuv/gojsonschema v1.2.0 refuse the whole schema of an object that
+# has one such field, others of it included. ajv 8.20.0 takes all. Most formats (email, uuid, ipv6, date-time) compile everywhere.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: a configuration in JSON5 that the standard's own library (json5 of npm) takes is taken by Go's: the format has a specification, version 1.0.0.
-# Seen: github.com/titanous/json5 v1.0.0 reads comments, commas at the end, quotes of both kinds, hexadecimal numbers, Infinity and a line continued as json5 2.2.3 does, and refuses what the
-# specification gives besides: the escapes \x41, \v, \0 and \a (which is a) in a text, a tab in a text, a key beyond ASCII or with \u without quotes, and a no-break space or a byte
-# order mark before the document.
+# Seen: github.com/titanous/json5 v1.0.0 reads comments, commas at the end, quotes of both kinds, hexadecimal numbers, Infinity and a line continued as json5 2.2.3 does, and
+# refuses what the specification gives besides: the escapes \x41, \v, \0 and \a (which is a) in a text, a tab in a text, a key beyond ASCII or with \u without quotes, and a
+# no-break space or a byte order mark before the document.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

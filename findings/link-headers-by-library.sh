@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Guess: the Link header with which a registry (OCI distribution: the next page of tags, of referrers) and other lists by pages name the next page is read alike by the libraries for it in
-# Go and Node: RFC 8288 gives the grammar and how to parse it.
+# Guess: the Link header with which a registry (OCI distribution: the next page of tags, of referrers) and other lists by pages name the next page is read alike by the
+# libraries for it in Go and Node: RFC 8288 gives the grammar and how to parse it.
 # Seen: only for the plainest. A comma or semicolon in the address, which need no escape there, loses the page for github.com/tomnomnom/linkheader e5fe3b51442e, and
-# github.com/peterhellberg/link v1.2.0 takes the comma out of the address: another page. A title with a comma loses the relation for the first alone. Blanks around "=" and ";", which a
-# reader is to take, lose the page for both and for parse-link-header 2.0.0 (npm). The name REL, names having no case, loses it for peterhellberg's and parse-link-header. Two relations in one rel,
-# "next last", are one of that name in Go. Of two rel, of which the first counts, all but http-link-header 1.1.4 (npm) take the second.
+# github.com/peterhellberg/link v1.2.0 takes the comma out of the address: another page. A title with a comma loses the relation for the first alone. Blanks around "=" and
+# ";", which a reader is to take, lose the page for both and for parse-link-header 2.0.0 (npm). The name REL, names having no case, loses it for peterhellberg's and
+# parse-link-header. Two relations in one rel, "next last", are one of that name in Go. Of two rel, of which the first counts, all but http-link-header 1.1.4 (npm) take the
+# second.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

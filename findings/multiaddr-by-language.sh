@@ -2,10 +2,10 @@
 # Guess: an address of a plugin that is written as a multiaddr is the same address, and the same bytes, in Go and in Node: both libraries are of the standard's own project,
 # and one table gives each protocol's form.
 # Seen: with github.com/multiformats/go-multiaddr v0.16.1 and @multiformats/multiaddr 13.0.3 (npm) the path of a Unix socket has two forms: /unix/run/plugin.sock is one in Go
-# alone, and Node refuses it. /unix/%2Frun%2Fplugin.sock is taken by both, but Go keeps the %2F in the path: the bytes differ, and Node reads those of Go as a path with
-# %252F in it. The bytes of http-path begin in Node with a slash, which Go's have not: the path that Go sends as a/b has lost its a in Node, and Go reads Node's as /a/b. A blank,
-# %20, becomes + in Go's text, which Node reads as a plus. /memory/1234 is a number of 64 bits for Go and a text for Node, and each refuses the other's bytes. The port 080 is 80 for
-# Go and refused by Node.
+# alone, and Node refuses it. /unix/%2Frun%2Fplugin.sock is taken by both, but Go keeps the %2F in the path: the bytes differ, and Node reads those of Go as a path with %252F
+# in it. The bytes of http-path begin in Node with a slash, which Go's have not: the path that Go sends as a/b has lost its a in Node, and Go reads Node's as /a/b. A blank,
+# %20, becomes + in Go's text, which Node reads as a plus. /memory/1234 is a number of 64 bits for Go and a text for Node, and each refuses the other's bytes. The port 080 is
+# 80 for Go and refused by Node.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

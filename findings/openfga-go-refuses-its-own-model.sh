@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Guess: the model that OpenFGA's library for Go makes of a text in its language can be written as that text again: one function makes the message (TransformDSLToProto), the other takes
-# the message (TransformJSONProtoToDSL), and @openfga/syntax-transformer does so in Node.
-# Seen: github.com/openfga/language/pkg/go v0.3.2 refuses it for each relation that names a type, the plainest included: "the 'viewer' relation definition under the 'doc' type is not
-# supported by the OpenFGA DSL syntax yet". The message is made with the field "this" set to nothing (a nil pointer in the oneof), which the other function takes for absent; proto.Equal
-# says that it is equal to the one that is read from its own bytes, which is written, as is the one through protojson. @openfga/syntax-transformer 0.2.2 (npm) writes it at once.
+# Guess: the model that OpenFGA's library for Go makes of a text in its language can be written as that text again: one function makes the message (TransformDSLToProto), the
+# other takes the message (TransformJSONProtoToDSL), and @openfga/syntax-transformer does so in Node.
+# Seen: github.com/openfga/language/pkg/go v0.3.2 refuses it for each relation that names a type, the plainest included: "the 'viewer' relation definition under the 'doc' type
+# is not supported by the OpenFGA DSL syntax yet". The message is made with the field "this" set to nothing (a nil pointer in the oneof), which the other function takes for
+# absent; proto.Equal says that it is equal to the one that is read from its own bytes, which is written, as is the one through protojson. @openfga/syntax-transformer 0.2.2
+# (npm) writes it at once.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: what slog.TextHandler writes is logfmt, which the libraries of that name read as it was logged: it quotes what needs quotes.
-# Seen: it quotes as strconv.Quote does, keys too, and no two readers know the same of it. Of Go 1.26's lines logfmt 1.4.0 (npm) drops the backslash of each escape and
-# leaves the letter, which is right for \" and \\ alone: the message "a\nb" is "anb", U+00A0, which slog writes as \u00a0, is "u00a0", and path=C:\plugins, which slog does not quote, is "C:plugins". A control
-# character, which is \x01, ends the line for github.com/go-logfmt/logfmt v0.6.1: what follows is not read, and the error is "invalid quoted value"; github.com/kr/logfmt leaves
-# it out with an error. A key with a blank, which slog quotes, ends the line of the first too ("unexpected '"'"), and the other makes keys of its words, and of its value.
-# logfmt of npm makes a boolean of the text true.
+# Seen: it quotes as strconv.Quote does, keys too, and no two readers know the same of it. Of Go 1.26's lines logfmt 1.4.0 (npm) drops the backslash of each escape and leaves
+# the letter, which is right for \" and \\ alone: the message "a\nb" is "anb", U+00A0, which slog writes as \u00a0, is "u00a0", and path=C:\plugins, which slog does not quote,
+# is "C:plugins". A control character, which is \x01, ends the line for github.com/go-logfmt/logfmt v0.6.1: what follows is not read, and the error is "invalid quoted value";
+# github.com/kr/logfmt leaves it out with an error. A key with a blank, which slog quotes, ends the line of the first too ("unexpected '"'"), and the other makes keys of its
+# words, and of its value. logfmt of npm makes a boolean of the text true.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
