@@ -27,8 +27,11 @@ func (o *owed) isRested() bool {
 	return o.heads.rested(now) && o.vain.rested(now) && !o.inDoubt(now)
 }
 
-// inDoubt reports whether something was in vain lately.
-func (o *owed) inDoubt(now time.Time) bool { return now.UnixNano()-o.doubts.Load() < int64(doubtedFor) }
+// inDoubt reports whether something was in vain lately. A clock that was set back since then does not make it last, nor have the
+// address be remembered, until it has caught up.
+func (o *owed) inDoubt(now time.Time) bool {
+	return time.Duration(now.UnixNano()-o.doubts.Load()).Abs() < doubtedFor
+}
 
 const (
 	// vainOfOne is how many requests a connection counts as that computed in its TLS handshake and ended before anybody proved to
