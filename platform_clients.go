@@ -256,6 +256,7 @@ func (c *providerClient) inMemory(p *routedProvider, r *http.Request, path strin
 	case <-r.Context().Done(): // a handler that does not look at its context holds nobody up
 	case <-w.cut:
 	}
+	_ = r.Body.Close() // at once: what Connect's client closes when it gets no answer looks like the end of a stream to who reads it
 	cancel(nil)
 	return nil, notCalled(r.Context(), errBrokenOff)
 }

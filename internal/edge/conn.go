@@ -408,6 +408,7 @@ func (s *slot) prove(by Holder) error {
 		l.releaseLocked(former)
 	} else {
 		l.shares[s.key].unproven--
+		s.owes.known.Add(1)
 	}
 	for _, name := range by.names() {
 		l.held[name]++

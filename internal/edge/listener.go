@@ -456,9 +456,8 @@ func (l *Listener) removeLocked(s *slot) {
 	l.partLocked(s)
 	if by := s.holder.Load(); by != nil {
 		l.releaseLocked(by)
-	} else {
-		s.inVain(time.Now())
 	}
+	s.over(time.Now())
 	l.room.Broadcast()
 }
 

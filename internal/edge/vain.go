@@ -12,6 +12,7 @@ type owed struct {
 	heads  intake       // what takes longer than its bytes say
 	vain   intake       // TLS handshakes of connections that ended before anybody proved to have one
 	doubts atomic.Int64 // when the last of these ended, in nanoseconds since the epoch; zero for never
+	known  atomic.Int32 // connections of the address that somebody proved to have, as they are now
 }
 
 // newOwed returns what one address owes, owedByMany what so many owe together.
@@ -43,10 +44,14 @@ const (
 	doubtedFor = 10 * time.Second
 )
 
-// inVain says that the slot was that of a connection which ended before anybody proved to have it. A few are those of whoever asks
-// whether the host lives.
-func (s *slot) inVain(now time.Time) {
-	if s.owes != nil && s.conn.computed.Load() && !s.listener.cfg.Trusted {
+// over says that the slot's connection has ended: in vain where nobody proved to have it. A few are those of whoever asks whether the
+// host lives.
+func (s *slot) over(now time.Time) {
+	switch {
+	case s.owes == nil:
+	case s.holder.Load() != nil:
+		s.owes.known.Add(-1)
+	case s.conn.computed.Load() && !s.listener.cfg.Trusted:
 		s.owes.doubts.Store(now.UnixNano())
 		s.owes.vain.costs(vainOfOne, now)
 		s.listener.nobody.vain.costs(vainOfOne, now)
@@ -54,10 +59,11 @@ func (s *slot) inVain(now time.Time) {
 }
 
 // inDoubt returns the turns for which the slot's address waits beside its own while those of all addresses have too many TLS
-// handshakes in vain: all of which there was one lately have these together, nil where there was none. Each waits there with as
-// many as it has turns of its own, so that they come one after the other.
+// handshakes in vain: all of which there was one lately have these together, nil where there was none, and where somebody is known: a
+// balancer asks whether the host lives, and plugins come from its address. Each waits there with as many as it has turns of its own,
+// so that they come one after the other.
 func (s *slot) inDoubt(now time.Time) *turns.Turns {
-	if s.owes == nil || !s.owes.inDoubt(now) || !s.listener.nobody.vain.isOver(now) {
+	if s.owes == nil || s.owes.known.Load() > 0 || !s.owes.inDoubt(now) || !s.listener.nobody.vain.isOver(now) {
 		return nil
 	}
 	return s.listener.doubted

@@ -114,14 +114,16 @@ func TestAudit_H48_HandshakesInVainOfManyAddresses(t *testing.T) {
 		addresses, each int
 		later           time.Duration
 		from            []string // that have one in their TLS handshake afterwards
+		known           bool     // somebody has a connection of each of these
 		together        bool     // they compute as one address does
 	}{
-		"of many":                   {4000, 1, 0, numbered(0, 40), true},
-		"of a few":                  {2, 1, 0, numbered(0, 40), false},
-		"of one that has many":      {1, 4000, 0, numbered(0, 40), false},
-		"beside others":             {4000, 1, 0, numbered(5000, 40), false},
-		"a minute later, of others": {4000, 1, time.Minute, numbered(0, 40), false},
-		"and again from others":     {4000, 2, 0, numbered(100, 40), true},
+		"of many":                     {4000, 1, 0, numbered(0, 40), false, true},
+		"of a few":                    {2, 1, 0, numbered(0, 40), false, false},
+		"of one that has many":        {1, 4000, 0, numbered(0, 40), false, false},
+		"beside others":               {4000, 1, 0, numbered(5000, 40), false, false},
+		"a minute later, of others":   {4000, 1, time.Minute, numbered(0, 40), false, false},
+		"and again from others":       {4000, 2, 0, numbered(100, 40), false, true},
+		"of many, through a balancer": {4000, 1, 0, numbered(0, 40), true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +143,11 @@ func TestAudit_H48_HandshakesInVainOfManyAddresses(t *testing.T) {
 				if tt.later > 0 {
 					time.Sleep(tt.later)
 					inVain(numbered(10_000, 4000))
+				}
+				for _, from := range tt.from {
+					if s := come(t, l, from); tt.known && s.prove(Holder{Name: from, Most: 1}) != nil {
+						t.Error("nobody is known")
+					}
 				}
 				begun := time.Now()
 				var all sync.WaitGroup

@@ -176,6 +176,86 @@ func TestHostLeavesADeafPlugin(t *testing.T) {
 	}
 }
 
+// A stream whose caller gives it up is none that has come to its end, for a plugin in this process, too, however late that hears of
+// it: what Connect's client closes when it gets no answer is not what the plugin goes by.
+func TestHostGivesUpAStream(t *testing.T) {
+	t.Parallel()
+	h := start(t, "echo")
+	entered, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	sp := echoSpec("in-memory")
+	sp.ImplFactory = func() any {
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(entered)
+			<-goOn
+			_, err := io.Copy(io.Discard, r.Body)
+			ended <- err
+		})
+	}
+	h.Launcher().Configure(map[string]connectplugin.PluginSpec{"echo": sp})
+	url, client, err := h.Launcher().GetServiceClient("echo", "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, sends := io.Pipe()
+	ctx := &lateContext{Context: t.Context(), done: make(chan struct{})}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+echoSay, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/connect+proto")
+	go func() {
+		<-entered
+		close(ctx.done)
+	}()
+	if resp, err := client.Do(r); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("an answer: %s", resp.Status)
+	}
+	_ = sends.Close() // as Connect's client does
+	close(goOn)
+	if err := hosttest.Arrival(t, ended); err == nil {
+		t.Error("the plugin takes the stream for complete")
+	}
+	ctx.tell()
+}
+
+// lateContext is canceled when done is closed. Contexts below it hear of that when they are told.
+type lateContext struct {
+	context.Context
+
+	done chan struct{}
+
+	mu    sync.Mutex
+	below []func()
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.done }
+
+func (c *lateContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// AfterFunc is what package context asks for.
+func (c *lateContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.below = append(c.below, f)
+	return func() bool { return false }
+}
+
+func (c *lateContext) tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.below {
+		f()
+	}
+}
+
 // echoSpec is the echo plugin as a process of its own, or in the host's.
 func echoSpec(way string) connectplugin.PluginSpec {
 	if way != "in-memory" {
