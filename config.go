@@ -73,7 +73,8 @@ type ServeConfig struct {
 	ServerMetadata map[string]string
 	// GracefulShutdownTimeout bounds [Host.Shutdown] and the end of [Serve], but for Cleanup, which comes after: calls in flight
 	// may finish until the last second of it, or the last quarter of less than 4 s, in which those that are left are told and cut
-	// off. Zero means 30 s, which is as long as Kubernetes waits before it kills; 1 ms is the least.
+	// off, which has half a second in any case. Zero means 30 s, which is as long as Kubernetes waits before it kills; 1 ms is
+	// the least.
 	GracefulShutdownTimeout time.Duration
 	// StopCh ends [Serve] when it is closed. Nil means that only a signal does.
 	StopCh <-chan struct{}

@@ -18,11 +18,14 @@ func Grace(ctx context.Context, parting time.Duration) (context.Context, context
 	return context.WithDeadline(ctx, end.Add(-min(parting, time.Until(end)/shares)))
 }
 
-// Parting is how long those have that are cut off: until ctx ends, and as long as parting at most, or all of that where ctx has
-// ended before its time.
+// least is how long who is cut off has to be told in any case: a busy machine takes some time for that.
+const least = 500 * time.Millisecond
+
+// Parting is how long those have that are cut off: until ctx ends, but half a second in any case, and as long as parting at most, or
+// all of that where ctx has ended before its time.
 func Parting(ctx context.Context, parting time.Duration) time.Duration {
 	if end, ok := ctx.Deadline(); ok && ctx.Err() == nil {
-		return min(parting, time.Until(end))
+		return min(parting, max(time.Until(end), least))
 	}
 	return parting
 }

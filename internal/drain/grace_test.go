@@ -19,7 +19,8 @@ func TestGrace(t *testing.T) {
 		parting time.Duration
 	}{
 		"long":             {30 * time.Second, time.Hour, 29 * time.Second, time.Second},
-		"short":            {100 * time.Millisecond, time.Hour, 75 * time.Millisecond, 25 * time.Millisecond},
+		"short":            {100 * time.Millisecond, time.Hour, 75 * time.Millisecond, 500 * time.Millisecond},
+		"of some seconds":  {3 * time.Second, time.Hour, 2250 * time.Millisecond, 750 * time.Millisecond},
 		"ends before time": {30 * time.Second, 10 * time.Second, 10 * time.Second, time.Second},
 		"without an end":   {0, 10 * time.Second, 10 * time.Second, time.Second},
 	} {

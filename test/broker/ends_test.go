@@ -107,7 +107,7 @@ func newEndRig(t *testing.T, derived bool) *endRig {
 	e := &endRig{broker: connectplugin.NewCapabilityBroker("")}
 	e.broker.RegisterCapability(hosttest.NewCapability(holding{derived}, "hold", "1.0.0"))
 	e.Host = hosttest.Start(t, func(c *connectplugin.ServeConfig) {
-		c.CapabilityBroker, c.GracefulShutdownTimeout = e.broker, 100*time.Millisecond
+		c.CapabilityBroker, c.GracefulShutdownTimeout = e.broker, 4*time.Second
 		c.Plugins, c.Impls = connectplugin.PluginSet{"holding": holdingPlugin{}}, map[string]any{"holding": holding{derived}}
 		c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"api": hosttest.Allow(func(p *connectplugin.PluginPolicy) {
 			p.Capabilities, p.HostPlugins = []string{"hold"}, []string{"holding"}
