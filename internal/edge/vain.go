@@ -9,10 +9,10 @@ import (
 
 // owed is what the connections of one address, or of all, cost beside what they are for, as requests are counted. Nobody pays for it.
 type owed struct {
-	heads  intake       // what takes longer than its bytes say
-	vain   intake       // TLS handshakes of connections that ended before anybody proved to have one
-	doubts atomic.Int64 // when the last of these ended, in nanoseconds since the epoch; zero for never
-	known  atomic.Int32 // connections of the address that somebody proved to have, as they are now
+	heads  intake                    // what takes longer than its bytes say
+	vain   intake                    // TLS handshakes of connections that ended before anybody proved to have one
+	doubts atomic.Pointer[time.Time] // when the last of these ended; nil for never
+	known  atomic.Int32              // connections of the address that somebody proved to have, as they are now
 }
 
 // newOwed returns what one address owes, owedByMany what so many owe together.
@@ -28,10 +28,10 @@ func (o *owed) isRested() bool {
 	return o.heads.rested(now) && o.vain.rested(now) && !o.inDoubt(now)
 }
 
-// inDoubt reports whether something was in vain lately. A clock that was set back since then does not make it last, nor have the
-// address be remembered, until it has caught up.
+// inDoubt reports whether something was in vain lately.
 func (o *owed) inDoubt(now time.Time) bool {
-	return time.Duration(now.UnixNano()-o.doubts.Load()).Abs() < doubtedFor
+	last := o.doubts.Load()
+	return last != nil && now.Sub(*last) < doubtedFor
 }
 
 const (
@@ -52,7 +52,7 @@ func (s *slot) over(now time.Time) {
 	case s.holder.Load() != nil:
 		s.owes.known.Add(-1)
 	case s.conn.computed.Load() && !s.listener.cfg.Trusted:
-		s.owes.doubts.Store(now.UnixNano())
+		s.owes.doubts.Store(&now)
 		s.owes.vain.costs(vainOfOne, now)
 		s.listener.nobody.vain.costs(vainOfOne, now)
 	}

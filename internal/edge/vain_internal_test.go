@@ -182,24 +182,3 @@ func numbered(first, n int) []string {
 	}
 	return out
 }
-
-// An address is in doubt for a while, and no longer where the clock of the machine is set back meanwhile: what is known of it would be
-// kept until that has caught up.
-func TestDoubt_EndsWhenTheClockIsSetBack(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := quiet()
-		defer l.End()
-		s := come(t, l, "a")
-		s.conn.computed.Store(true)
-		l.remove(s)
-		began := time.Now()
-		for later, want := range map[time.Duration]bool{
-			0: true, doubtedFor - time.Second: true, doubtedFor: false, time.Hour: false, -time.Hour: false, -24 * time.Hour: false,
-		} {
-			if got := s.owes.inDoubt(began.Add(later)); got != want {
-				t.Errorf("%v later by the clock it is in doubt: %t", later, got)
-			}
-		}
-	})
-}
