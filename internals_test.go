@@ -423,7 +423,7 @@ func TestAudit_USE37_ANameIsLookedUpOnce(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", baseURL, err)
 		}
-		named, resolver := unpin(at)
+		named, resolver := proxy.Unpin(at)
 		if named != want || resolver == nil {
 			t.Errorf("%s is dialled as %q, looked up by %v", baseURL, named, resolver)
 			continue

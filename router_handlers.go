@@ -7,13 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -471,28 +467,4 @@ func healthChallenge(id *tokenstore.Identity) (proxy.Challenge, error) {
 		return nil
 	}
 	return proxy.Challenge{Path: connectpluginv1connect.PluginControlGetHealthProcedure, Message: q.message, Check: check}, err
-}
-
-// pinned is where a plugin is dialled that named itself.
-type pinned netip.Addr
-
-// LookupNetIP implements proxy.Resolver.
-func (p pinned) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return []netip.Addr{netip.Addr(p)}, nil
-}
-
-// unpin returns the base URL under which a plugin answers at an endpoint, and where that is
-// looked up: nil means by the system.
-func unpin(endpoint string) (baseURL string, resolver proxy.Resolver) {
-	at, name, _ := strings.Cut(endpoint, "#")
-	u, err := url.Parse(at)
-	if err != nil || name == "" {
-		return endpoint, nil
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		return endpoint, nil
-	}
-	u.Host = net.JoinHostPort(name, u.Port())
-	return u.String(), pinned(addr)
 }

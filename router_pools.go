@@ -378,7 +378,7 @@ func (h *hub) alone(id *tokenstore.Identity) bool {
 // pool makes the connection pool of a plugin, which is asked on each connection what ask says, nil
 // for nothing, and whose certificate is looked at besides. Nothing is dialled yet.
 func (d *pluginDialer) pool(h *hub, id *tokenstore.Identity, endpoint string, ask challenger, besides ...peerCheck) (*proxy.Provider, error) {
-	baseURL, resolver := unpin(endpoint)
+	baseURL, resolver := proxy.Unpin(endpoint)
 	e, err := proxy.ParseEndpoint(baseURL, d.insecure)
 	if err != nil {
 		return nil, err
