@@ -213,8 +213,9 @@ func (a asker) seat(ctx context.Context) (leave func(), ok bool) {
 	if a.caller == nil || isGuarded(ctx) {
 		return func() {}, true
 	}
-	leave, short := a.caller.hub.seatWatch(a.caller.id.RuntimeID(), a.caller.hub.shareOf(a.caller.id))
-	return leave, short == ""
+	seat := new(watchSeat)
+	short := a.caller.hub.seatWatch(seat, a.caller.id.RuntimeID(), a.caller.hub.shareOf(a.caller.id))
+	return seat.leave, short == ""
 }
 
 func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http.Header) (asker, error) {

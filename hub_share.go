@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -176,21 +177,37 @@ func (h *hub) linger(c net.Conn) (leave func()) {
 
 // seatWatch counts a watch from its first byte, that of a service until its message is there: from then on the
 // registry counts it. What is short of is empty where there was a seat.
-func (h *hub) seatWatch(key string, of *share) (leave func(), short string) {
+func (h *hub) seatWatch(in *watchSeat, key string, of *share) (short string) {
 	l := &h.settings().limits
 	bound := seats.Bound{Most: l.MaxWatches, Each: l.MaxWatchesPerPlugin}
-	rise, met := h.watching.Take(key, bound)
-	if of == nil || met != seats.None {
-		return rise, map[seats.Met]string{seats.OfKey: tooManyWatches, seats.InAll: tooManyWatchesInAll}[met]
+	if _, met := h.watching.Enter(key, 1, bound); met != seats.None {
+		return map[seats.Met]string{seats.OfKey: tooManyWatches, seats.InAll: tooManyWatchesInAll}[met]
 	}
-	if !of.holds.watching.Enter(1, seats.Together(bound, fewWatching, of.holds.kin())) {
-		rise()
-		return nil, tooManyWatchesOfFleet
+	if of != nil && !of.holds.watching.Enter(1, seats.Together(bound, fewWatching, of.holds.kin())) {
+		h.watching.Leave(key, 1)
+		return tooManyWatchesOfFleet
 	}
-	return sync.OnceFunc(func() {
-		rise()
-		of.holds.watching.Leave(1)
-	}), ""
+	in.h, in.key, in.of = h, key, of
+	return ""
+}
+
+// watchSeat is that of a watch whose message is not there yet. The zero value is of none.
+type watchSeat struct {
+	h    *hub
+	key  string
+	of   *share // nil where nobody else counts
+	left atomic.Bool
+}
+
+// leave gives it back, once.
+func (s *watchSeat) leave() {
+	if s == nil || s.h == nil || s.left.Swap(true) {
+		return
+	}
+	s.h.watching.Leave(s.key, 1)
+	if s.of != nil {
+		s.of.holds.watching.Leave(1)
+	}
 }
 
 // holder is an identity as one that has connections.
@@ -346,4 +363,43 @@ const tooManyStrange = "more events of strangers than are recorded one by one"
 // in a handshake, or called before over the connection.
 func (p *peer) isKnown() bool {
 	return p.proven || p.certificate != nil || p.conn != nil && p.conn.last.Load() != nil
+}
+
+// toldLater takes what a watcher gets of a provider from the provider's share, and returns how
+// much later it gets it. What the host itself registered or watches is not counted.
+func toldLater(c *caller, e catalog.Event) time.Duration {
+	if c == nil || len(e.Provider.Metadata) == 0 {
+		return 0
+	}
+	id, ok := c.hub.store.Lookup(e.Provider.RuntimeID)
+	if !ok {
+		return 0
+	}
+	bytes := 0
+	for key, value := range e.Provider.Metadata {
+		bytes += len(key) + len(value)
+	}
+	of := c.hub.shareOf(id).announced
+	late := delay(of, time.Now(), min(bytes, of.Burst()))
+	if late > 0 {
+		c.hub.auditWait(id, tooManyAnnounced)
+	}
+	return late
+}
+
+// delay takes n of a limiter, and returns how long that is to be waited for.
+func delay(of *rate.Limiter, now time.Time, n int) time.Duration {
+	if of.AllowN(now, n) { // as most of the time, and without memory for a reservation
+		return 0
+	}
+	return of.ReserveN(now, n).DelayFrom(now)
+}
+
+// tempoOf is how fast a caller is told of changes. The host itself is told of all.
+func tempoOf(c *caller) *rate.Limiter {
+	if c == nil {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	l := &c.hub.settings().limits
+	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }

@@ -372,14 +372,15 @@ func (h *hub) messageSeatsOf(a *admission) messageSeats {
 }
 
 // came takes account of bytes of the message. The error is for its caller.
-func (s *messageSeats) came(ctx context.Context, n int, path string) error {
+func (s *messageSeats) came(ctx context.Context, n int) error {
 	if s.bytes += n; s.key == "" {
 		return nil
 	}
 	for need := min(s.bytes/seatHolds, s.h.settings().limits.MaxOpenCallsPerIdentity/2); s.took < need; {
 		took, met := s.h.sit(s.key, s.of, 1)
 		if met != seats.None {
-			s.h.auditBound(ctx, path, tooManySeats[met])
+			p, _ := peerFrom(ctx)
+			s.h.auditBound(ctx, p.path, tooManySeats[met])
 			return busyFor(errTooManyCalls, seatWait)
 		}
 		s.took += took
@@ -397,8 +398,55 @@ func (s *messageSeats) leave() {
 
 // unheard reports that no message of the service's came, though its peer did not give up: it is compressed or encoded in a way
 // that nobody speaks, or malformed, or for a procedure that there is not.
-func (u *undo) unheard(p *peer) bool {
-	return u.bound != "" && !u.streams && !p.arrived.Load() && u.ctx.Err() == nil
+func (u *undo) unheard() bool {
+	return u.bound != "" && !u.streams && !u.p.arrived.Load() && u.ctx.Err() == nil
+}
+
+// request is who makes a request, with what the middleware needs of it as long as it is served: in one piece, as there is one
+// for each watch. It is the context in which both are known.
+type request struct {
+	peer
+	serving
+}
+
+// serving is what the middleware needs of a request.
+type serving struct {
+	body  promptBody
+	stay  stay
+	watch watchSeat
+	undo  undo
+}
+
+// newRequest returns a request with who makes it, as newPeer does.
+func (h *hub) newRequest(r *http.Request) *request {
+	if conn, ok := connectionOf(r.Context()); ok {
+		own := new(request)
+		h.meet(&own.peer, conn, r)
+		return own
+	}
+	own := &struct {
+		request
+		conn connection
+	}{conn: connection{foreign: true}}
+	h.meet(&own.peer, &own.conn, r)
+	return &own.request
+}
+
+type servingKey struct{}
+
+// Value implements context.Context. What there is of serving is that of this request, even if it was made while another one
+// is served.
+func (q *request) Value(key any) any {
+	if key == (servingKey{}) {
+		return &q.serving
+	}
+	return q.peer.Value(key)
+}
+
+// servingOf returns what the middleware has of a request, nil where no middleware serves it.
+func servingOf(ctx context.Context) *serving {
+	s, _ := ctx.Value(servingKey{}).(*serving)
+	return s
 }
 
 func (h *hub) refusedOn(ctx context.Context) {

@@ -48,8 +48,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // receive finds out who makes a request and has it paid for. What is returned is nil where
 // the request was refused.
 func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *http.Request) context.Context {
-	p := h.newPeer(r)
-	var ctx context.Context = p
+	own := h.newRequest(r)
+	p := &own.peer
+	var ctx context.Context = own
 	if !p.secure && !h.settings().allowInsecure {
 		no := unauthenticated("", "plaintext request")
 		no.err = errPlaintext
@@ -159,13 +160,13 @@ func seatsOf(r *http.Request) int {
 
 // admitWatch counts a request among the watches as well.
 func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, of *share, w http.ResponseWriter, r *http.Request) {
-	yield, short := h.seatWatch(a.seatKey(), of)
-	if short != "" {
+	seat := &servingOf(ctx).watch
+	if short := h.seatWatch(seat, a.seatKey(), of); short != "" {
 		tooMuch(ctx, h, limited{short, seatWait}, w, r)
 		return
 	}
-	defer yield()
-	m.call(context.WithValue(ctx, watchSeatKey{}, yield), h, a, w, r)
+	defer seat.leave()
+	m.call(ctx, h, a, w, r)
 }
 
 // limited is what there is too much of, and when whoever asks may come again.
@@ -195,8 +196,6 @@ func tooMuch(ctx context.Context, h *hub, of limited, w http.ResponseWriter, r *
 // seatWait is when whoever has too much open is asked to come again.
 const seatWait = time.Second
 
-type watchSeatKey struct{}
-
 // seatKey is for whom a request takes a seat, empty for nobody.
 func (a *admission) seatKey() string {
 	if a.budget.key != "" && a.caller != nil {
@@ -207,8 +206,8 @@ func (a *admission) seatKey() string {
 
 // handOver gives the seat of a watch back whose message is there.
 func handOver(ctx context.Context) {
-	if rise, ok := ctx.Value(watchSeatKey{}).(func()); ok {
-		rise()
+	if s := servingOf(ctx); s != nil {
+		s.watch.leave()
 	}
 }
 
@@ -237,18 +236,30 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	u := undo{h: h, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, path: r.URL.Path, bound: m.route.bound}
-	defer func() { u.after(w) }()
+	p, _ := peerFrom(ctx)
+	own := servingOf(ctx)
+	u := &own.undo
+	*u = undo{p: p, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, bound: m.route.bound}
+	defer u.after(w)
 	bounded := m.route.unary != nil && m.route.unary(r.URL.Path)
+	var root context.Context
 	if bounded {
 		ctx, u.cancel = context.WithTimeout(ctx, h.settings().limits.CallTimeout)
 	}
+	body := &own.body
 	if m.route.unary != nil && (bounded || r.ProtoMajor > 1) { // in HTTP/1 the deadline is the connection's
-		r, u.message = withPromptBody(ctx, h, a, r, w)
+		body.begin(ctx, h, a, r, w)
+		u.seats = &body.seats
+	}
+	if !bounded && a.caller != nil {
+		root = p.Context // a caller and its peer add values to it, and nothing else
 	}
 	u.running = a.call()
-	ctx = u.running.Begin(ctx, w)
+	ctx = u.running.Begin(ctx, root, w)
 	u.ctx = ctx
+	if r = r.WithContext(ctx); u.seats != nil {
+		r.Body = body
+	}
 	u.ends = a.endWith(u.running)
 	if a.caller != nil {
 		a.caller.id.Enter()
@@ -256,7 +267,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if m.route.unary != nil && !bounded {
 		u.streams = true
 		h.streams.Add(u.running)
-		ctx = withStay(ctx, w, u.seen)
+		own.stay.begin(ctx, w, u.seen)
 	}
 	if a.allowed != nil {
 		release, ok := h.permit(u.running, a.allowed)
@@ -267,7 +278,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 		}
 		u.release = release
 	}
-	r = u.seen.request(r.WithContext(ctx))
+	r = u.seen.request(r)
 	if m.route.reads {
 		r, u.ending = endable(u.running, r, m.route.unary == nil)
 	}
@@ -277,7 +288,7 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 
 // undo is what is to be done when a call has ended.
 type undo struct {
-	h       *hub
+	p       *peer           // who makes the request
 	around  context.Context //nolint:containedctx // the call is in it
 	ctx     context.Context //nolint:containedctx // of the call
 	seen    *servedCall
@@ -285,11 +296,10 @@ type undo struct {
 	running *inflight.Call
 	ending  *endingContext // nil for none
 	ends    ends
+	seats   *messageSeats      // of its message; nil for none
 	cancel  context.CancelFunc // nil for none
 	release func()             // nil for none
-	message *messageSeats      // nil for none
 	streams bool               // it is among those that end before the host does
-	path    string             // of the request
 	bound   string             // of its message, if it is unary
 
 	served, refused bool // the handler returned; it was not asked
@@ -298,8 +308,7 @@ type undo struct {
 // after does it: now, or at the end of a response that outlasts the call.
 func (u *undo) after(w http.ResponseWriter) {
 	if l := h2serve.LastingOf(w); l != nil {
-		kept := *u
-		l.After(func() { kept.do() })
+		l.After(u.do)
 		return
 	}
 	u.do()
@@ -311,10 +320,10 @@ func (u *undo) do() {
 	}
 	u.size()
 	u.time()
-	switch p, ok := peerFrom(u.around); {
+	switch h := u.p.home; {
 	case !u.served:
-	case ok && (p.refused.Load() || u.unheard(p)):
-		u.h.refusedOn(u.ctx)
+	case u.p.refused.Load() || u.unheard():
+		h.refusedOn(u.ctx)
 	default:
 		servedOn(u.ctx, u.caller)
 	}
@@ -322,7 +331,7 @@ func (u *undo) do() {
 		u.release()
 	}
 	if u.streams {
-		u.h.streams.Remove(u.running)
+		u.p.home.streams.Remove(u.running)
 	}
 	if u.caller != nil {
 		u.caller.id.Leave()
@@ -330,7 +339,7 @@ func (u *undo) do() {
 	u.ends.untie()
 	u.ending.over()
 	u.running.Done()
-	u.message.leave()
+	u.seats.leave()
 	if u.cancel != nil {
 		u.cancel()
 	}
@@ -339,21 +348,19 @@ func (u *undo) do() {
 
 // size records that the message was too large: it came to no handler, and for no reason that was recorded.
 func (u *undo) size() {
-	p, ok := peerFrom(u.around)
-	if !ok || !u.served || u.seen == nil || u.bound == "" || u.streams || p.arrived.Load() || p.refused.Load() {
+	if !u.served || u.seen == nil || u.bound == "" || u.streams || u.p.arrived.Load() || u.p.refused.Load() {
 		return
 	}
 	if connect.Code(u.seen.outcome.Code()) == connect.CodeResourceExhausted {
-		u.h.auditBound(u.around, u.seen.path, u.bound)
+		u.p.home.auditBound(u.around, u.seen.path, u.bound)
 	}
 }
 
 // time records that a unary call took longer than it may, and not for what its caller did.
 func (u *undo) time() {
 	over := func(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
-	p, ok := peerFrom(u.around)
-	if ok && u.cancel != nil && over(u.ctx) && !over(u.around) && !p.refused.Load() {
-		u.h.auditMet(u.around, p, u.path, tooSlowCall)
+	if u.cancel != nil && over(u.ctx) && !over(u.around) && !u.p.refused.Load() {
+		u.p.home.auditMet(u.around, u.p, u.p.path, tooSlowCall)
 	}
 }
 
@@ -426,20 +433,19 @@ type stay struct {
 	ctx  context.Context //nolint:containedctx // of the call, which goes on
 }
 
-type stayKey struct{}
-
-// withStay notes that the response of a handler may outlast it, where that is so.
-func withStay(ctx context.Context, w http.ResponseWriter, seen *servedCall) context.Context {
-	if !h2serve.CanLast(w) {
-		return ctx
+// begin notes that the response of a handler may outlast it, where that is so.
+func (s *stay) begin(ctx context.Context, w http.ResponseWriter, seen *servedCall) {
+	if h2serve.CanLast(w) {
+		s.w, s.seen, s.ctx = w, seen, ctx
 	}
-	return context.WithValue(ctx, stayKey{}, &stay{w, seen, ctx})
 }
 
 // stayOf returns that of a handler, nil where its response ends with it.
 func stayOf(ctx context.Context) *stay {
-	st, _ := ctx.Value(stayKey{}).(*stay)
-	return st
+	if s := servingOf(ctx); s != nil && s.stay.w != nil {
+		return &s.stay
+	}
+	return nil
 }
 
 // saw notes what is sent without the handler.
@@ -449,44 +455,40 @@ func (s *stay) saw(p []byte) {
 	}
 }
 
-// withPromptBody cuts off a body that trickles in: when its own time is over, or that of its call, whatever comes first.
-func withPromptBody(ctx context.Context, h *hub, a *admission, r *http.Request, w http.ResponseWriter) (*http.Request, *messageSeats) {
-	b := &promptBody{ReadCloser: r.Body, ctrl: http.NewResponseController(w), ctx: ctx, path: r.URL.Path, bound: tooSlowBody}
+// begin cuts the body of a request off that trickles in: when its own time is over, or that of its call, whatever comes first.
+func (b *promptBody) begin(ctx context.Context, h *hub, a *admission, r *http.Request, w http.ResponseWriter) {
+	*b = promptBody{ReadCloser: r.Body, ctrl: *http.NewResponseController(w), ctx: ctx, bound: tooSlowBody}
 	b.seats = h.messageSeatsOf(a)
 	b.due = time.Now().Add(h.settings().limits.BodyTimeout)
 	if end, ok := ctx.Deadline(); ok && end.Before(b.due) {
 		b.due, b.bound = end, tooSlowCall
 	}
 	_ = b.ctrl.SetReadDeadline(b.due) // not every writer has deadlines
-	out := r.WithContext(r.Context())
-	out.Body = b
-	return out, &b.seats
 }
 
 // promptBody is a body that has to be there by its deadline.
 type promptBody struct {
 	io.ReadCloser
 
-	ctrl  *http.ResponseController
+	ctrl  http.ResponseController
 	ctx   context.Context //nolint:containedctx // of the call
-	path  string
-	due   time.Time // before it, reading ends for what ended the call
-	bound string    // that is met then
-	over  bool      // nothing more comes
+	due   time.Time       // before it, reading ends for what ended the call
+	bound string          // that is met then
+	over  bool            // nothing more comes
 	seats messageSeats
 }
 
 // Read implements io.Reader.
 func (b *promptBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if full := b.seats.came(b.ctx, n, b.path); full != nil {
+	if full := b.seats.came(b.ctx, n); full != nil {
 		return 0, full
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = connect.NewError(connect.CodeDeadlineExceeded, errSlowBody)
 		if p, ok := peerFrom(b.ctx); ok && !b.over && p.home != nil && !time.Now().Before(b.due) {
-			p.home.auditBound(b.ctx, b.path, b.bound)
+			p.home.auditBound(b.ctx, p.path, b.bound)
 		}
 		b.over = true
 	case err != nil && !b.over:

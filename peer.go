@@ -304,21 +304,20 @@ func noteServed(ctx context.Context, leaf *x509.Certificate) {
 // newPeer returns who makes a request. A server of the user's own need not have checked
 // whose certificates are believed, so it is done here.
 func (h *hub) newPeer(r *http.Request) *peer {
-	var p *peer
+	p := new(peer)
 	conn, ok := connectionOf(r.Context())
-	if ok {
-		p = new(peer)
-	} else {
-		own := &struct {
-			peer peer
-			conn connection
-		}{conn: connection{foreign: true}}
-		p, conn = &own.peer, &own.conn
+	if !ok {
+		conn = &connection{foreign: true}
 	}
+	h.meet(p, conn, r)
+	return p
+}
+
+// meet does what newPeer does, in a place, with what is known of the connection.
+func (h *hub) meet(p *peer, conn *connection, r *http.Request) {
 	conn.once.Do(func() { conn.read(r, h) })
 	p.Context, p.addr, p.authority, p.secure, p.state = r.Context(), conn.addr, r.Host, r.TLS != nil, r.TLS
 	p.path, p.certificate, p.conn, p.home = r.URL.Path, conn.cert, conn, h
-	return p
 }
 
 // notAsked says why a peer may have shown no certificate where the server is the user's own: the host does not know

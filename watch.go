@@ -16,6 +16,7 @@ import (
 	"github.com/masegraye/connect-plugin-go/internal/catalog"
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
 	"github.com/masegraye/connect-plugin-go/internal/herald"
+	"github.com/masegraye/connect-plugin-go/internal/inflight"
 	"github.com/masegraye/connect-plugin-go/internal/late"
 	"github.com/masegraye/connect-plugin-go/internal/policy"
 	"github.com/masegraye/connect-plugin-go/internal/wording"
@@ -35,48 +36,69 @@ func (s *ServiceRegistry) WatchService(ctx context.Context, req *connect.Request
 	handOver(ctx)
 	ctx, done := c.attend(ctx)
 	defer done()
-	x := s.restingWatch(ctx, c, req.Msg.GetServiceType())
-	w, release, err := s.openWatch(ctx, c, runtimeID, req, x)
-	if err != nil {
+	if x := s.restingWatch(ctx, c, req.Msg.GetServiceType()); x != nil {
+		if err := s.openWatch(ctx, &x.openedWatch, runtimeID, req, x); err != nil {
+			return err
+		}
+		return x.begin(ctx, stream)
+	}
+	w := &openedWatch{caller: c, serviceType: req.Msg.GetServiceType()}
+	if err := s.openWatch(ctx, w, runtimeID, req, nil); err != nil {
 		return err
 	}
-	if x != nil {
-		return x.begin(ctx, w, release, stream)
+	defer w.close()
+	return s.tell(ctx, c, &w.watcher, req, stream)
+}
+
+// openedWatch is what every watch has as long as it is open.
+type openedWatch struct {
+	caller      *caller // nil for the host itself
+	serviceType string
+	permit      inflight.Permit[*policy.Book]
+	watcher     catalog.Watcher
+}
+
+// AllowedBy implements inflight.Subject.
+func (w *openedWatch) AllowedBy(b *policy.Book) bool {
+	return b.MayRequire(subjectOf(w.caller.id), w.serviceType)
+}
+
+// release takes the watch from those that policy may end.
+func (w *openedWatch) release() {
+	if w.caller != nil {
+		w.caller.hub.permitted.Drop(&w.permit)
 	}
-	defer release()
-	defer w.Close()
-	return s.tell(ctx, c, w, req, stream)
+}
+
+func (w *openedWatch) close() {
+	w.watcher.Close()
+	w.release()
 }
 
 // openWatch begins to watch, where the caller may, until policy says otherwise. A watch that rests
 // is told of news.
-func (s *ServiceRegistry) openWatch(ctx context.Context, c *caller, runtimeID string, req *connect.Request[connectpluginv1.WatchServiceRequest], x *restingWatch) (w *catalog.Watcher, release func(), err error) {
+func (s *ServiceRegistry) openWatch(ctx context.Context, w *openedWatch, runtimeID string, req *connect.Request[connectpluginv1.WatchServiceRequest], told catalog.Told) error {
 	m := req.Msg
-	if err := ValidateServiceType(m.GetServiceType()); err != nil {
-		return nil, nil, errorf(connect.CodeInvalidArgument, "service_type: %w", err)
+	if err := ValidateServiceType(w.serviceType); err != nil {
+		return errorf(connect.CodeInvalidArgument, "service_type: %w", err)
 	}
 	if len(m.GetEpoch()) > maxEpochLen {
 		m.Epoch = unknownEpoch // and is not kept as long as the watch
 	}
-	release, err = s.permitWatch(ctx, c, m.GetServiceType(), req.Spec().Procedure)
-	if err != nil {
-		return nil, nil, err
+	if err := s.permitWatch(ctx, w, req.Spec().Procedure); err != nil {
+		return err
 	}
 	wants := catalog.WatchRequest{
-		Type: m.GetServiceType(), RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(),
+		Type: w.serviceType, RuntimeID: runtimeID, ResumeAfter: m.GetResumeAfter(), Epoch: m.GetEpoch(), Told: told, In: &w.watcher,
 	}
-	if c != nil {
-		wants.Fleet = &c.hub.shareOf(c.id).holds.listed
+	if w.caller != nil {
+		wants.Fleet = &w.caller.hub.shareOf(w.caller.id).holds.listed
 	}
-	if x != nil {
-		wants.Told = x
+	if _, err := s.made().Watch(wants); err != nil {
+		w.release()
+		return s.watchError(ctx, err, w.serviceType, req.Spec().Procedure)
 	}
-	w, err = s.made().Watch(wants)
-	if err != nil {
-		release()
-		return nil, nil, s.watchError(ctx, err, m.GetServiceType(), req.Spec().Procedure)
-	}
-	return w, release, nil
+	return nil
 }
 
 // tell sends what happens to a type until its watch ends: of a server that is not the host's own,
@@ -122,20 +144,16 @@ func (s *ServiceRegistry) tellOnce(ctx context.Context, c *caller, w *catalog.Wa
 // the registry's herald does.
 type restingWatch struct {
 	// Fixed before the herald knows it.
-	s           *ServiceRegistry
-	ctx         context.Context //nolint:containedctx // of the request, which goes on
-	caller      *caller
-	stay        *stay
-	seen        *servedCall // nil where nobody observes calls
-	words       *wordings
-	form        wording.Form
-	serviceType string
-	tempo       *rate.Limiter
-	watcher     *catalog.Watcher
-	release     func()
-	observed    func(sent int)
-	tie         late.Tie
-	deadline    *time.Timer // nil for none
+	openedWatch
+
+	s        *ServiceRegistry
+	ctx      context.Context //nolint:containedctx // of the request, which goes on
+	stay     *stay
+	words    *wordings
+	form     wording.Form
+	observed func(sent int)
+	tie      late.Tie
+	deadline *time.Timer // nil for none
 
 	errand herald.Errand
 	// What happened: the client's deadline has passed, the request has ended, the pause is over, what was sent was taken.
@@ -143,6 +161,8 @@ type restingWatch struct {
 
 	// Of whoever does something for it.
 	response               *h2serve.Lasting
+	tempo                  *rate.Limiter // nil at first
+	turns                  int           // taken without it
 	pausing                *time.Timer
 	held                   *catalog.Event // that is told after the pause
 	sent                   int
@@ -158,7 +178,7 @@ func (s *ServiceRegistry) restingWatch(ctx context.Context, c *caller, serviceTy
 	if words == nil || st == nil || c == nil {
 		return nil
 	}
-	return &restingWatch{s: s, ctx: st.ctx, caller: c, stay: st, seen: st.seen, words: words, serviceType: serviceType, tempo: tempoOf(c)}
+	return &restingWatch{openedWatch: openedWatch{caller: c, serviceType: serviceType}, s: s, ctx: st.ctx, stay: st, words: words}
 }
 
 // Begin implements h2serve.Owner.
@@ -196,8 +216,8 @@ func (x *restingWatch) Do() {
 }
 
 // begin begins the answer, and leaves the rest of it to the herald once the handler has returned.
-func (x *restingWatch) begin(ctx context.Context, w *catalog.Watcher, release func(), stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
-	x.watcher, x.release, x.observed = w, release, x.s.observeWatch(x.caller, x.serviceType)
+func (x *restingWatch) begin(ctx context.Context, stream *connect.ServerStream[connectpluginv1.WatchServiceEvent]) error {
+	x.observed = x.s.observeWatch(x.caller, x.serviceType)
 	x.tie = late.OnEnd(x.ctx, x)
 	err := stream.Send(nil) // at once: as tell does
 	if err == nil && !h2serve.Last(x.stay.w, x) {
@@ -219,8 +239,7 @@ func (x *restingWatch) begin(ctx context.Context, w *catalog.Watcher, release fu
 
 // close ends the watch itself.
 func (x *restingWatch) close() {
-	defer x.release()
-	defer x.watcher.Close()
+	defer x.openedWatch.close()
 	x.tie.Loose()
 	x.observed(x.sent)
 }
@@ -257,7 +276,7 @@ func (x *restingWatch) goOn() (err error) {
 		}
 		x.full, x.paused = false, false
 		if !x.reserved {
-			if x.reserved = true; x.pause(delay(x.tempo, time.Now(), 1)) {
+			if x.reserved = true; x.pause(x.turn()) {
 				continue
 			}
 		}
@@ -265,6 +284,21 @@ func (x *restingWatch) goOn() (err error) {
 			return err
 		}
 	}
+}
+
+// turn takes the turn of the next event, and returns how long it is to wait for that. The first two come at the beginning,
+// and most watches hear of no other for long: what counts turns takes memory from the third on.
+func (x *restingWatch) turn() time.Duration {
+	const atOnce = 2
+	if x.tempo == nil {
+		if x.turns < min(atOnce, x.caller.hub.settings().limits.WatchEventBurst) {
+			x.turns++
+			return 0
+		}
+		x.tempo = tempoOf(x.caller)
+		x.tempo.AllowN(x.caller.came, x.turns)
+	}
+	return delay(x.tempo, time.Now(), 1)
 }
 
 // pause has the watch rest for a time, even if something happens. It reports false where there is
@@ -307,9 +341,7 @@ func (x *restingWatch) tell() (told bool, err error) {
 		return false, err
 	}
 	said := x.words.event(x.form, event)
-	if x.seen != nil {
-		x.stay.saw(said)
-	}
+	x.stay.saw(said)
 	x.sent++
 	x.reserved, x.full = false, !x.response.Send(said)
 	return true, nil
@@ -355,53 +387,20 @@ const (
 	unknownEpoch = "unknown"
 )
 
-// toldLater takes what a watcher gets of a provider from the provider's share, and returns how
-// much later it gets it. What the host itself registered or watches is not counted.
-func toldLater(c *caller, e catalog.Event) time.Duration {
-	if c == nil || len(e.Provider.Metadata) == 0 {
-		return 0
-	}
-	id, ok := c.hub.store.Lookup(e.Provider.RuntimeID)
-	if !ok {
-		return 0
-	}
-	bytes := 0
-	for key, value := range e.Provider.Metadata {
-		bytes += len(key) + len(value)
-	}
-	of := c.hub.shareOf(id).announced
-	late := delay(of, time.Now(), min(bytes, of.Burst()))
-	if late > 0 {
-		c.hub.auditWait(id, tooManyAnnounced)
-	}
-	return late
-}
-
-// delay takes n of a limiter, and returns how long that is to be waited for.
-func delay(of *rate.Limiter, now time.Time, n int) time.Duration {
-	if of.AllowN(now, n) { // as most of the time, and without memory for a reservation
-		return 0
-	}
-	return of.ReserveN(now, n).DelayFrom(now)
-}
-
 // permitWatch checks that a caller may watch a type, and lets a change of policy
 // end the watch.
-func (s *ServiceRegistry) permitWatch(ctx context.Context, c *caller, serviceType, procedure string) (release func(), err error) {
-	if err := s.mayWatch(ctx, c, serviceType, procedure); err != nil {
-		return nil, err
+func (s *ServiceRegistry) permitWatch(ctx context.Context, w *openedWatch, procedure string) error {
+	c := w.caller
+	if err := s.mayWatch(ctx, c, w.serviceType, procedure); err != nil {
+		return err
 	}
-	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightRequires, Subject: serviceType}); err != nil {
-		return nil, err
+	if err := s.spendChange(ctx, c, AuditEvent{Procedure: procedure, Right: RightRequires, Subject: w.serviceType}); err != nil {
+		return err
 	}
-	if c == nil {
-		return func() {}, nil
+	if c != nil && !c.hub.hold(&w.permit, c.call, w) {
+		return connect.NewError(connect.CodeNotFound, errNotAvailable)
 	}
-	release, ok := c.hub.permit(c.call, func(b *policy.Book) bool { return b.MayRequire(subjectOf(c.id), serviceType) })
-	if !ok {
-		return nil, connect.NewError(connect.CodeNotFound, errNotAvailable)
-	}
-	return release, nil
+	return nil
 }
 
 // mayWatch refuses a type that the caller may not use as if nobody provided it.
@@ -484,13 +483,4 @@ func wireState(s catalog.State) connectpluginv1.ServiceState {
 	case catalog.StateUnavailable:
 	}
 	return connectpluginv1.ServiceState_SERVICE_STATE_UNAVAILABLE
-}
-
-// tempoOf is how fast a caller is told of changes. The host itself is told of all.
-func tempoOf(c *caller) *rate.Limiter {
-	if c == nil {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	l := &c.hub.settings().limits
-	return rate.NewLimiter(rate.Limit(l.WatchEventsPerSecond), l.WatchEventBurst)
 }

@@ -16,6 +16,8 @@ type WatchRequest struct {
 	// Told is told whenever [Watcher.Take] may have something; nil is for a consumer that
 	// waits in [Watcher.Next].
 	Told Told
+	// In is the place of the watcher, which is zero; nil has one made.
+	In *Watcher
 }
 
 // Told is a consumer that does not wait. News is called with locks held, also before Watch
@@ -73,7 +75,7 @@ type Watcher struct {
 // and Resync. The caller closes the watcher. Fails with [ErrLimit] or
 // [ErrClosed].
 func (c *Catalog) Watch(req WatchRequest) (*Watcher, error) {
-	w := c.newWatcher(req.Told)
+	w := c.newWatcher(&req)
 
 	err := c.transition(func(t *transition) error {
 		if err := c.mayWatch(&req); err != nil {
@@ -124,9 +126,14 @@ func (c *Catalog) mayWatch(req *WatchRequest) error {
 }
 
 // newWatcher makes a watcher that waits, or whose consumer is told.
-func (c *Catalog) newWatcher(told Told) *Watcher {
-	w := &Watcher{catalog: c, told: told}
-	if told == nil {
+func (c *Catalog) newWatcher(req *WatchRequest) *Watcher {
+	w := req.In
+	if w == nil {
+		w = new(Watcher)
+	}
+
+	w.catalog, w.told = c, req.Told
+	if req.Told == nil {
 		w.wake = make(chan struct{}, 1)
 	}
 

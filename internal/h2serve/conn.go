@@ -70,6 +70,7 @@ type conn struct {
 	reader *ahead
 	framer *http2.Framer
 	blocks *heads
+	texts  texts
 	names  map[string]string // canonical ones of header fields that are not known; nil for none
 	fresh  *stream           // whose handler was not begun yet
 	met    bool              // the peer has sent its settings, which come first

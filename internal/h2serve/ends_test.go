@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/h2serve"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 )
 
 // A connection may end with requests in its buffer: none is begun that nobody would end.
@@ -168,3 +169,50 @@ func TestServer_WhatIsServedEndsWell(t *testing.T) {
 		t.Errorf("answer %q", got)
 	}
 }
+
+// Whoever is told of the end of a request hears of everything that ends it, and of the reason where that has one.
+func TestServer_TellsOfTheEndOfARequest(t *testing.T) {
+	t.Parallel()
+	errOver := errors.New("it is over")
+	for name, tt := range map[string]struct {
+		end  func(end context.CancelCauseFunc, s *h2serve.Server, w *wire)
+		want error
+	}{
+		"the context of all requests ends": {func(end context.CancelCauseFunc, _ *h2serve.Server, _ *wire) { end(errOver) }, errOver},
+		"the server closes":                {func(_ context.CancelCauseFunc, s *h2serve.Server, _ *wire) { _ = s.Close() }, context.Canceled},
+		"the peer resets it":               {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) { w.ok(w.WriteRSTStream(1, http2.ErrCodeCancel)) }, context.Canceled},
+		"the peer goes":                    {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) { _ = w.nc.Close() }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			heard, begun, over := make(told, 1), make(chan struct{}), make(chan struct{})
+			cfg := config(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				late.OnEnd(r.Context(), heard)
+				close(begun)
+				<-over // it does not look at its context
+			}))
+			var end context.CancelCauseFunc
+			cfg.Context, end = context.WithCancelCause(t.Context())
+			t.Cleanup(func() { end(nil) })
+			s := start(t, cfg)
+			defer close(over)
+			w := dial(t, s.addr)
+			w.request(1, true, nil)
+			<-begun
+			tt.end(end, s.Server, w)
+			select {
+			case got := <-heard:
+				if !errors.Is(got, tt.want) {
+					t.Errorf("told of %v, want %v", got, tt.want)
+				}
+			case <-time.After(wait):
+				t.Error("nobody was told")
+			}
+		})
+	}
+}
+
+// told is told of ends.
+type told chan error
+
+func (c told) Ended(cause error) { c <- cause }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
@@ -37,9 +38,10 @@ type heads struct {
 	decoder *hpack.Decoder
 
 	fields   []hpack.HeaderField
-	left     uint32 // of most
-	trailers uint32 // of most, for the names in Trailer, each of which is a field
-	regular  bool   // fields came that are no pseudo-header ones
+	room     *[usualFields]hpack.HeaderField // of fields, until they are released; nil for none
+	left     uint32                          // of most
+	trailers uint32                          // of most, for the names in Trailer, each of which is a field
+	regular  bool                            // fields came that are no pseudo-header ones
 	large    bool
 	bad      bool
 	broken   bool // a field is none that HTTP/2 has, or has at its place
@@ -55,9 +57,23 @@ func newHeads(most uint32) *heads {
 	return h
 }
 
-// read reads the block that a frame begins. next returns the frames after it.
+// rooms are those for the usual fields of heads.
+var rooms = sync.Pool{New: func() any { return new([usualFields]hpack.HeaderField) }}
+
+// release has nobody look at the fields any more that were read last.
+func (h *heads) release() {
+	if h.room != nil {
+		clear(h.room[:])
+		rooms.Put(h.room)
+		h.room = nil
+	}
+}
+
+// read reads the block that a frame begins. next returns the frames after it. Its fields may be looked at until they are released.
 func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*http2.MetaHeadersFrame, error) {
-	h.fields, h.left, h.trailers = make([]hpack.HeaderField, 0, usualFields), h.most, h.most
+	h.release()
+	h.room, _ = rooms.Get().(*[usualFields]hpack.HeaderField)
+	h.fields, h.left, h.trailers = h.room[:0], h.most, h.most
 	h.regular, h.large, h.bad, h.broken, h.beyond = false, false, false, false, 0
 	h.over, h.many = -manyFields, 0
 	var err error

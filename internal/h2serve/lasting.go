@@ -7,6 +7,9 @@ import (
 	"slices"
 )
 
+// usualAfter is how much is to be done after a response, as a rule.
+const usualAfter = 2
+
 // Owner has a response that outlasts its handler. It ends the response in any case: until then the
 // request is being served, and its context says when nobody wants the response any more.
 type Owner interface {
@@ -21,9 +24,9 @@ type Owner interface {
 type Lasting struct {
 	// Fixed at creation, or before the owner has it.
 	st    *stream
-	w     *response
 	owner Owner
 	after []func()
+	room  [usualAfter]func() // of after, in most cases
 
 	// Guarded by st.c.mu.
 	rest    []byte // that the peer did not take yet
@@ -47,7 +50,9 @@ func Last(w http.ResponseWriter, owner Owner) bool {
 	st.c.s.tasks.Add(1) // beside the handler's own
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	st.lasting = &Lasting{st: st, w: own, owner: owner}
+	st.lasting = &st.outlasts
+	*st.lasting = Lasting{st: st, owner: owner}
+	st.lasting.after = st.lasting.room[:0]
 	return true
 }
 
@@ -101,8 +106,8 @@ func (l *Lasting) Send(p []byte) bool {
 // more to do with the response.
 func (l *Lasting) End(p []byte, header http.Header) {
 	c := l.st.c
-	l.w.header = header
-	trailer := l.w.trailer()
+	l.st.response.header = header
+	trailer := l.st.response.trailer()
 	c.mu.Lock()
 	l.rest = append(slices.Clip(l.rest), p...) // what was sent is shared
 	l.trailer, l.ending, l.owed = trailer, true, false
@@ -186,7 +191,7 @@ func (l *Lasting) leave() {
 	for _, f := range l.after {
 		l.guard(f)
 	}
-	l.st.cancel()
+	l.st.ctx.End(nil)
 	l.st.done()
 }
 

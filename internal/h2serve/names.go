@@ -15,7 +15,7 @@ var known = newNames(
 	"Content-Type", "Cookie", "Date", "Expect", "Grpc-Accept-Encoding", "Grpc-Encoding", "Grpc-Message", "Grpc-Status",
 	"Grpc-Status-Details-Bin", "Grpc-Timeout", "Host", "Origin", "Referer", "Retry-After", "Te", "Traceparent", "Tracestate",
 	"Trailer", "User-Agent", "Vary", "Www-Authenticate", "X-Content-Type-Options", "X-Forwarded-For", "X-Grpc-Web",
-	"X-User-Agent",
+	"X-Plugin-Lease", "X-Plugin-Report-After", "X-Plugin-Runtime-Id", "X-Plugin-Standby", "X-User-Agent",
 )
 
 type names struct {
@@ -48,6 +48,35 @@ func (c *conn) canonical(name string) string {
 		c.names[name] = canonical
 	}
 	return canonical
+}
+
+// texts are values that the requests of a connection had lately. A client says who it is in each of them, and what many
+// requests keep of that is kept once.
+type texts struct {
+	last [usualTexts]string
+	next int
+}
+
+// Which values are kept: of the path, of who is meant and who calls, and with which program. Shorter ones are as small as the place.
+const (
+	usualTexts   = 6
+	shortestText = 12
+	longestText  = 128
+)
+
+// shared returns a text that is s, the same one for all that are kept.
+func (t *texts) shared(s string) string {
+	if len(s) < shortestText || len(s) > longestText {
+		return s
+	}
+	for _, had := range t.last {
+		if had == s {
+			return had
+		}
+	}
+	t.last[t.next] = s
+	t.next = (t.next + 1) % usualTexts
+	return s
 }
 
 // lowerLocked returns a field name as it is sent; it reports false for one that is not sent in

@@ -27,7 +27,9 @@ func (c *conn) read() *stream {
 		if head, ok := frame.(*http2.HeadersFrame); ok && err == nil {
 			frame, err = c.head(head)
 		}
-		if err = c.step(frame, err); err != nil {
+		err = c.step(frame, err)
+		c.blocks.release()
+		if err != nil {
 			c.fail(err)
 			return nil
 		}
@@ -208,15 +210,15 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) error {
 		return err
 	}
 	if c.err != nil { // whoever ended the connection has not seen this stream
-		st.cancel()
+		st.ctx.End(nil)
 		return c.err
 	}
 	if c.left { // the peer is told that nothing becomes of it
-		st.cancel()
+		st.ctx.End(nil)
 		return nil
 	}
 	if limit := int(c.s.cfg.MaxStreams); len(c.streams) >= limit || c.running >= handlersFor*limit {
-		st.cancel()
+		st.ctx.End(nil)
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeRefusedStream}
 	}
 	c.underway -= body

@@ -1,7 +1,6 @@
 package h2serve
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/textproto"
@@ -29,14 +28,14 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	if st.large && c.s.cfg.TooLarge == nil {
 		return nil, nil //nolint:nilnil // it is answered without a handler
 	}
-	r, err := c.newRequest(st, f)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(c.life)
-	st.req, st.cancel = r.WithContext(ctx), cancel
-	return st, nil
+	st.ctx.InitKept(c.life)
+	var err error
+	st.req, err = c.newRequest(st, f)
+	return st, err
 }
+
+// blank is what requests are made of: their context can be set in a copy alone.
+var blank http.Request
 
 func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request, error) {
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
@@ -44,6 +43,7 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 	if method == "" || method == http.MethodConnect || path == "" || scheme != "https" && scheme != "http" {
 		return nil, malformed
 	}
+	path, authority = c.texts.shared(path), c.texts.shared(authority)
 	header, err := c.header(f)
 	if err != nil {
 		return nil, malformed
@@ -55,10 +55,9 @@ func (c *conn) newRequest(st *stream, f *http2.MetaHeadersFrame) (*http.Request,
 	if authority, err = hostOf(authority, header); err != nil {
 		return nil, malformed
 	}
-	r := &http.Request{
-		Method: method, URL: u, RequestURI: path, Proto: "HTTP/2.0", ProtoMajor: 2, Header: header, Host: authority,
-		RemoteAddr: c.remote, TLS: c.state, Body: http.NoBody,
-	}
+	r := blank.WithContext(&st.ctx)
+	r.Method, r.URL, r.RequestURI, r.Host, r.Header = method, u, path, authority, header
+	r.Proto, r.ProtoMajor, r.RemoteAddr, r.TLS, r.Body = "HTTP/2.0", 2, c.remote, c.state, http.NoBody
 	expects := httpguts.HeaderValuesContainsToken(header["Expect"], "100-continue")
 	if expects {
 		delete(header, "Expect")
@@ -101,11 +100,12 @@ func (c *conn) header(f *http2.MetaHeadersFrame) (http.Header, error) {
 			return nil, errConnection
 		}
 		name := c.canonical(field.Name)
+		value := c.texts.shared(field.Value)
 		if more, ok := header[name]; ok {
-			header[name] = append(more, field.Value)
+			header[name] = append(more, value)
 			continue
 		}
-		values[i] = field.Value
+		values[i] = value
 		header[name] = values[i : i+1 : i+1]
 	}
 	if len(header["Te"]) > 1 {

@@ -54,7 +54,12 @@ func (w *response) WriteHeader(status int) {
 		w.inform(status)
 		return
 	}
-	w.status, w.head = status, w.header.Clone()
+	w.freeze(status, w.header.Clone())
+}
+
+// freeze has the head be what it is now. One that is sent before the handler goes on may be the handler's own.
+func (w *response) freeze(status int, head http.Header) {
+	w.status, w.head = status, head
 	if w.head == nil {
 		w.head = http.Header{}
 	}
@@ -62,8 +67,16 @@ func (w *response) WriteHeader(status int) {
 		if n, err := strconv.ParseUint(stated[0], 10, 63); err == nil {
 			w.declared = int64(n)
 		} else {
+			w.head = w.head.Clone()
 			delete(w.head, "Content-Length")
 		}
+	}
+}
+
+// begin does what WriteHeader does for a response that is sent before its handler goes on, or after it.
+func (w *response) begin() {
+	if w.status == 0 && !w.over {
+		w.freeze(http.StatusOK, w.header)
 	}
 }
 
@@ -96,7 +109,7 @@ func (w *response) Flush() { _ = w.FlushError() }
 
 // FlushError is what http.ResponseController flushes with.
 func (w *response) FlushError() error {
-	w.WriteHeader(http.StatusOK)
+	w.begin()
 	return w.send(nil, true)
 }
 
@@ -133,8 +146,10 @@ func (w *response) inform(status int) {
 func (w *response) send(p []byte, flush bool) error {
 	st, c := w.st, w.st.c
 	first := w.kept()
+	var room [usualMore]hpack.HeaderField
+	more := room[:0]
 	if !w.sent {
-		w.complete(first, p)
+		more = w.complete(more, first, p)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,7 +158,7 @@ func (w *response) send(p []byte, flush bool) error {
 	}
 	if !w.sent {
 		w.sent = true
-		if err := c.sendHeadLocked(st, strconv.Itoa(w.status), w.head, false); err != nil {
+		if err := c.sendHeadLocked(st, strconv.Itoa(w.status), w.head, false, more...); err != nil {
 			return err
 		}
 		w.head = trailerOf(w.head)
@@ -181,10 +196,13 @@ func (w *response) kept() []byte {
 	return w.waiting[:w.length]
 }
 
+// usualMore is how many fields a server adds to those of a handler.
+const usualMore = 3
+
 // complete adds the fields that a handler leaves to the server.
-func (w *response) complete(first, p []byte) {
+func (w *response) complete(more []hpack.HeaderField, first, p []byte) []hpack.HeaderField {
 	if _, ok := w.head["Date"]; !ok {
-		w.head["Date"] = date()
+		more = append(more, hpack.HeaderField{Name: "date", Value: date()})
 	}
 	if len(first) == 0 {
 		first = p
@@ -192,17 +210,19 @@ func (w *response) complete(first, p []byte) {
 	_, typed := w.head["Content-Type"]
 	_, encoded := w.head["Content-Encoding"]
 	if !typed && !encoded && len(first) > 0 && bodyAllowed(w.status) {
-		w.head["Content-Type"] = []string{http.DetectContentType(first)}
+		more = append(more, hpack.HeaderField{Name: "content-type", Value: http.DetectContentType(first)})
 	}
+	return more
 }
 
 // finish sends the rest of the response, and its end.
 func (w *response) finish() {
-	w.WriteHeader(http.StatusOK)
+	w.begin()
 	w.over = true
 	defer w.release()
 	st, c := w.st, w.st.c
-	body, more := w.whole()
+	var room [usualMore]hpack.HeaderField
+	body, more := w.whole(room[:0])
 	trailer := w.trailer()
 	defer st.left()
 	c.mu.Lock()
@@ -228,19 +248,19 @@ func (w *response) finish() {
 	c.flushLocked()
 }
 
-// whole returns what is left of the body, and the length of a response that is sent in one piece.
-func (w *response) whole() (body []byte, length []hpack.HeaderField) {
+// whole returns what is left of the body, and adds fields to a head that was not sent: the length, as all is sent in one piece.
+func (w *response) whole(more []hpack.HeaderField) (body []byte, all []hpack.HeaderField) {
 	body = w.kept()
 	if !w.sent {
-		w.complete(body, nil)
+		more = w.complete(more, body, nil)
 		if _, stated := w.head["Content-Length"]; !stated && bodyAllowed(w.status) && (len(body) > 0 || !w.bodiless) {
-			length = []hpack.HeaderField{{Name: "content-length", Value: strconv.Itoa(len(body))}}
+			more = append(more, hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))})
 		}
 	}
 	if w.bodiless {
 		body = nil
 	}
-	return body, length
+	return body, more
 }
 
 // release gives back what waits.
@@ -287,18 +307,18 @@ func bodyAllowed(status int) bool {
 // stamp is a date as it is written, for a second.
 type stamp struct {
 	second int64
-	text   []string
+	text   string
 }
 
 var lastStamp atomic.Pointer[stamp]
 
-// date returns the field of now. It is shared, and must not be changed.
-func date() []string {
+// date returns the value of the field now.
+func date() string {
 	now := time.Now()
 	if s := lastStamp.Load(); s != nil && s.second == now.Unix() {
 		return s.text
 	}
-	s := &stamp{second: now.Unix(), text: []string{now.UTC().Format(http.TimeFormat)}}
+	s := &stamp{second: now.Unix(), text: now.UTC().Format(http.TimeFormat)}
 	lastStamp.Store(s)
 	return s.text
 }

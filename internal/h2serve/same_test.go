@@ -102,6 +102,19 @@ var same = map[string]struct {
 		w.Header().Set("Content-Length", "many")
 		_, _ = io.WriteString(w, "hello")
 	}, sent{}},
+	"headers after a flush": {func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Early", "1")
+		_ = http.NewResponseController(w).Flush()
+		names := slices.Sorted(maps.Keys(w.Header())) // nothing but the handler's own
+		w.Header().Set("X-Early", "2")
+		w.Header().Set("X-Late", "1")
+		_, _ = fmt.Fprintln(w, names)
+	}, sent{}},
+	"a wrong length that is flushed": {func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "many")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = fmt.Fprintln(w, w.Header()["Content-Length"])
+	}, sent{}},
 	"an abort":         {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, sent{}},
 	"an abort halfway": {func(w http.ResponseWriter, _ *http.Request) { _ = http.NewResponseController(w).Flush(); panic("oh") }, sent{}},
 	"an answer before the body": {func(w http.ResponseWriter, _ *http.Request) {

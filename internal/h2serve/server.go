@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,6 +102,7 @@ type Server struct {
 	cfg  Config
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
+	deaf func() bool // has the end of cfg.Context not be told any more
 
 	clock coarse.Clock // of looks at connections
 
@@ -129,7 +132,22 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, crew: crew{jobs: make(chan job)}, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 	s.life, s.end = context.WithCancel(cfg.Context)
+	s.deaf = context.AfterFunc(cfg.Context, s.endRequests)
 	return s
+}
+
+// endRequests tells the requests that are being served that the context of all of them has ended: each has one that is ended.
+func (s *Server) endRequests() {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.mu.Lock()
+		for _, st := range c.streams {
+			st.ctx.End(nil)
+		}
+		c.mu.Unlock()
+	}
 }
 
 // protocol is HTTP/2 as TLS calls it.
@@ -176,6 +194,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	select {
 	case <-empty:
+		s.deaf()
 		s.end()
 		quiet := make(chan struct{})
 		go func() {
@@ -197,6 +216,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handlers, which may not listen, and returns nil.
 func (s *Server) Close() error {
 	_, conns := s.leave()
+	s.deaf()
 	s.end()
 	for _, c := range conns {
 		c.fail(errClosed)

@@ -1,7 +1,6 @@
 package h2serve
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
+	"github.com/masegraye/connect-plugin-go/internal/late"
 )
 
 // Errors of the body of a request.
@@ -33,8 +33,8 @@ type stream struct {
 	id      uint32
 	req     *http.Request // until it is served
 	large   bool          // its head is larger than is taken
-	cancel  context.CancelFunc
-	trailer http.Header // of the request, nil for none: the handler's, filled when it reads the end of the body
+	ctx     late.Context  // of the request: whatever breaks the stream, or serves it, ends it
+	trailer http.Header   // of the request, nil for none: the handler's, filled when it reads the end of the body
 
 	// Guarded by c.mu.
 	can        sync.Cond // something below changed
@@ -58,6 +58,10 @@ type stream struct {
 	waits      bool     // its handler does, to send
 	turn       bool     // it was woken to send, and counts among those
 	lasting    *Lasting // nil unless the response outlasts its handler
+
+	// In the same place, as each request has them.
+	response response // of the handler
+	outlasts Lasting  // of lasting
 }
 
 // Read implements io.Reader.
@@ -111,7 +115,8 @@ func (st *stream) endLocked() error {
 func (st *stream) serve() {
 	r := st.req
 	st.req = nil // the handlers of streams that last have others, and let go of it
-	w := &response{st: st, header: http.Header{}, declared: -1, bodiless: r.Method == http.MethodHead}
+	w := &st.response
+	*w = response{st: st, header: http.Header{}, declared: -1, bodiless: r.Method == http.MethodHead}
 	defer st.returned()
 	finished := false
 	defer func() {
@@ -142,11 +147,11 @@ func (st *stream) serve() {
 // returned takes in that the handler has returned.
 func (st *stream) returned() {
 	if st.lasting != nil {
-		st.lasting.w.header, st.lasting.w.head = nil, nil // the head was sent
+		st.response.header, st.response.head = nil, nil // the head was sent
 		st.lasting.owner.Begin(st.lasting)
 		return
 	}
-	st.cancel()
+	st.ctx.End(nil)
 	st.done()
 }
 
@@ -181,7 +186,7 @@ func (st *stream) breakLocked(err error) {
 		st.err = err
 	}
 	st.closeLocked()
-	st.cancel()
+	st.ctx.End(nil)
 }
 
 // closeLocked takes a stream off the wire.
@@ -303,8 +308,11 @@ func (st *stream) deadline(which int, t time.Time) {
 		return
 	}
 	left := time.Until(t)
-	if left <= 0 {
+	switch {
+	case left <= 0:
 		st.overdueLocked(which) // now, and not after the handler has gone on
+		return
+	case which == reading && st.remote: // nothing is waited for
 		return
 	}
 	st.timers[which] = time.AfterFunc(left, func() {

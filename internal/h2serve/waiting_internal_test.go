@@ -13,8 +13,9 @@ func TestConn_WhoEndedDoesNotWait(t *testing.T) {
 	defer c.mu.Unlock()
 	streams := make([]*stream, 4)
 	for i := range streams {
-		st := &stream{c: c, id: uint32(2*i + 1), window: 1, remote: true, cancel: func() {}}
+		st := &stream{c: c, id: uint32(2*i + 1), window: 1, remote: true}
 		st.can.L = &c.mu
+		st.ctx.InitKept(t.Context())
 		c.streams[st.id], streams[i] = st, st
 		st.brief = i == len(streams)-1 // it waits before the others
 		c.awaitLocked(st)

@@ -34,14 +34,14 @@ type Call struct {
 // makes it calls [Call.Done] when the request is served.
 func New(ctx context.Context, w http.ResponseWriter) (context.Context, *Call) {
 	c := new(Call)
-	ctx = c.Begin(ctx, w)
+	ctx = c.Begin(ctx, nil, w)
 	return ctx, c
 }
 
-// Begin does what New does with a zero Call.
-func (c *Call) Begin(ctx context.Context, w http.ResponseWriter) context.Context {
+// Begin does what New does with a zero Call. The root is a context that ctx is, but for values; nil where that is not known.
+func (c *Call) Begin(ctx, root context.Context, w http.ResponseWriter) context.Context {
 	c.ctrl = *http.NewResponseController(w)
-	c.ctx.Init(ctx)
+	c.ctx.InitUnder(ctx, root)
 	return &c.ctx
 }
 

@@ -3,6 +3,7 @@
 package late
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -18,14 +19,17 @@ type Ender interface{ Ended(cause error) }
 type Context struct {
 	// Fixed by Init.
 	parent context.Context //nolint:containedctx // it is a context itself
+	root   *Context        // whose end is that of the parent; nil where that is not known
 	alone  bool            // the parent's end is not its own
+	kept   bool            // End is called when the parent ends, too
+	hangs  bool            // told hears of the parent's end from the root; guarded by mu
 
 	over atomic.Pointer[end]
 	full atomic.Pointer[full]
 
-	mu   sync.Mutex // held to change full, and over while full is nil
-	told Ender      // nil for nobody
-	stop func() bool
+	mu   sync.Mutex  // held to change full, and over while full is nil
+	told Ender       // nil for nobody
+	stop func() bool // has told not hear of the parent's end from package context; nil where it does not
 }
 
 // end is why a context ended before its parent.
@@ -44,6 +48,17 @@ type full struct {
 // Init makes c a context that ends with its parent.
 func (c *Context) Init(parent context.Context) { c.parent = parent }
 
+// InitUnder does what Init does where the parent is another one, its root, with values and nothing else: whoever is told
+// of ends is told by the root then. One of another package is as good as none.
+func (c *Context) InitUnder(parent, root context.Context) {
+	c.parent = parent
+	c.root, _ = root.(*Context)
+}
+
+// InitKept does what Init does where whoever makes c calls [Context.End] in any case, at the end of the parent, too: whoever
+// is told of ends costs the parent nothing then.
+func (c *Context) InitKept(parent context.Context) { c.parent, c.kept = parent, true }
+
 // InitAlone makes c a context with the values of its parent, which ends by End alone.
 func (c *Context) InitAlone(parent context.Context) { c.parent, c.alone = parent, true }
 
@@ -51,8 +66,16 @@ func (c *Context) InitAlone(parent context.Context) { c.parent, c.alone = parent
 // It does nothing where c has ended.
 func (c *Context) End(cause error) {
 	c.mu.Lock()
-	if c.over.Load() != nil || c.parentErr() != nil {
+	if c.over.Load() != nil {
 		c.mu.Unlock()
+		return
+	}
+	if c.parentErr() != nil { // which tells others, or is told here
+		told, kept := c.told, c.kept
+		c.mu.Unlock()
+		if told != nil && kept {
+			go c.parentEnded()
+		}
 		return
 	}
 	over := plain
@@ -60,14 +83,18 @@ func (c *Context) End(cause error) {
 		over = &end{cause}
 	}
 	c.over.Store(over)
-	told, stop := c.untieLocked()
+	told, rope := c.untieLocked()
 	c.mu.Unlock()
 	if f := c.full.Load(); f != nil {
 		f.cancel(cause)
 	}
-	if stop != nil {
-		stop()
-		told.Ended(cause)
+	switch {
+	case told == nil:
+	case c.kept: // its maker may hold what told asks for
+		go told.Ended(cmp.Or(cause, context.Canceled))
+	default:
+		rope.cut()
+		told.Ended(cmp.Or(cause, context.Canceled))
 	}
 }
 

@@ -8,6 +8,28 @@ type Tie struct {
 	stop func() bool
 }
 
+// rope is how a context that has to tell of its end hears of that of its parent: from its root, or from the
+// package context. The zero value is for one that needs neither.
+type rope struct {
+	root *Context
+	stop func() bool
+}
+
+func (r rope) cut() {
+	switch {
+	case r.root != nil:
+		r.root.untie()
+	case r.stop != nil:
+		r.stop()
+	}
+}
+
+// hanging is a context that is told of its root's end.
+type hanging Context
+
+// Ended implements Ender.
+func (h *hanging) Ended(error) { (*Context)(h).parentEnded() }
+
 // OnEnd has e told when ctx ends, or now if it has ended: once at most, on another goroutine or
 // that of [Context.End]. It may be told while Loose runs.
 func OnEnd(ctx context.Context, e Ender) Tie {
@@ -23,12 +45,15 @@ func (t Tie) Loose() {
 		t.stop()
 		return
 	}
-	t.late.mu.Lock()
-	_, stop := t.late.untieLocked()
-	t.late.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
+	t.late.untie()
+}
+
+// untie has nobody told.
+func (c *Context) untie() {
+	c.mu.Lock()
+	_, rope := c.untieLocked()
+	c.mu.Unlock()
+	rope.cut()
 }
 
 // tie has e told of the end, and reports false where another is, where c is whole, as then it
@@ -39,15 +64,25 @@ func (c *Context) tie(e Ender) bool {
 	if c.alone || c.told != nil || c.over.Load() != nil || c.full.Load() != nil || c.parent.Err() != nil {
 		return false
 	}
-	c.told, c.stop = e, context.AfterFunc(c.parent, c.parentEnded)
+	c.told = e
+	switch {
+	case c.kept:
+	case c.root != nil && c.root.tie((*hanging)(c)):
+		c.hangs = true
+	default:
+		c.stop = context.AfterFunc(c.parent, c.parentEnded)
+	}
 	return true
 }
 
-// untieLocked returns whom to tell, and how to stop waiting for the parent, and forgets both.
-func (c *Context) untieLocked() (told Ender, stop func() bool) {
-	told, stop = c.told, c.stop
-	c.told, c.stop = nil, nil
-	return told, stop
+// untieLocked returns whom to tell, and by what it is to hear of the parent's end, and forgets both.
+func (c *Context) untieLocked() (told Ender, by rope) {
+	told, by.stop = c.told, c.stop
+	if c.hangs {
+		by.root = c.root
+	}
+	c.told, c.stop, c.hangs = nil, nil, false
+	return told, by
 }
 
 // parentEnded tells of the parent's end.
