@@ -379,8 +379,9 @@ func (s *messageSeats) came(ctx context.Context, n int) error {
 	for need := min(s.bytes/seatHolds, s.h.settings().limits.MaxOpenCallsPerIdentity/2); s.took < need; {
 		took, met := s.h.sit(s.key, s.of, 1)
 		if met != seats.None {
-			p, _ := peerFrom(ctx)
-			s.h.auditBound(ctx, p.path, tooManySeats[met])
+			if p, ok := peerFrom(ctx); ok {
+				s.h.auditBound(ctx, p.path, tooManySeats[met])
+			}
 			return busyFor(errTooManyCalls, seatWait)
 		}
 		s.took += took
@@ -421,6 +422,7 @@ type serving struct {
 func (h *hub) newRequest(r *http.Request) *request {
 	if conn, ok := connectionOf(r.Context()); ok {
 		own := new(request)
+		own.undo.p = &own.peer
 		h.meet(&own.peer, conn, r)
 		return own
 	}
@@ -428,6 +430,7 @@ func (h *hub) newRequest(r *http.Request) *request {
 		request
 		conn connection
 	}{conn: connection{foreign: true}}
+	own.undo.p = &own.peer
 	h.meet(&own.peer, &own.conn, r)
 	return &own.request
 }

@@ -67,6 +67,7 @@ func (m *middleware) receive(h *hub, a *admission, w http.ResponseWriter, r *htt
 		return nil
 	}
 	*a = admitted
+	a.serving = &own.serving
 	proveHolder(ctx, h, p, a.caller)
 	if short := m.pay(h, a, r); short.what != "" {
 		tooMuch(ctx, h, short, w, r)
@@ -160,7 +161,7 @@ func seatsOf(r *http.Request) int {
 
 // admitWatch counts a request among the watches as well.
 func (m *middleware) admitWatch(ctx context.Context, h *hub, a *admission, of *share, w http.ResponseWriter, r *http.Request) {
-	seat := &servingOf(ctx).watch
+	seat := &a.serving.watch
 	if short := h.seatWatch(seat, a.seatKey(), of); short != "" {
 		tooMuch(ctx, h, limited{short, seatWait}, w, r)
 		return
@@ -236,8 +237,7 @@ func (m *middleware) deny(ctx context.Context, h *hub, p *peer, no *denial, w ht
 // call runs the handler in a context that ends with the identity and, for unary
 // calls, with the deadline.
 func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.ResponseWriter, r *http.Request) {
-	p, _ := peerFrom(ctx)
-	own := servingOf(ctx)
+	own, p := a.serving, a.serving.undo.p
 	u := &own.undo
 	*u = undo{p: p, seen: m.see(h, a, w, r), around: ctx, caller: a.caller, bound: m.route.bound}
 	defer u.after(w)

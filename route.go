@@ -88,6 +88,7 @@ type admission struct {
 	budget  budget                  // that pays
 	lease   lease                   // with which the call ends, too
 	allowed func(*policy.Book) bool // until when policy lets the call go on; nil: the handler asks itself
+	serving *serving                // what the middleware has of the request, which sees to it
 }
 
 // lease is something else than an identity that a call ends with. The zero value is
