@@ -19,7 +19,7 @@ type asked struct {
 
 func (a *asked) Read(p []byte) (int, error) {
 	a.most = append(a.most, len(p))
-	return a.from.Read(p) //nolint:wrapcheck // stands for what it wraps
+	return a.from.Read(p)
 }
 
 // Where nobody pays no more is read at once than to the end of a long record of TLS.

@@ -57,21 +57,6 @@ func (a *audible) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // stands for what it wraps
 }
 
-// beginsWith is how much is read at once where a record of TLS begins, on a connection for which nobody pays.
-const beginsWith = 4 << 10
-
-// most is how much is read at once: where nobody pays no more than to the end of a record. TLS keeps as much room as it ever needed,
-// and for the next record behind the rest of a long one it needs twice as much.
-func (a *audible) most(n int) int {
-	if a.metered == nil || a.metered.account.Load() != nil {
-		return n
-	}
-	if rest := a.records.Rest(); rest > 0 {
-		return min(n, rest)
-	}
-	return min(n, beginsWith)
-}
-
 // What a TLS handshake comes in: a few reads, and where it comes in many, the rest is waited for, so that it is read in fewer.
 const (
 	usualReads = 64
@@ -90,6 +75,21 @@ func (a *audible) Write(p []byte) (int, error) {
 		a.slot.heard()
 	}
 	return n, err
+}
+
+// beginsWith is how much is read at once where a record of TLS begins, on a connection for which nobody pays.
+const beginsWith = 4 << 10
+
+// most is how much is read at once: where nobody pays no more than to the end of a record. TLS keeps as much room as it ever needed,
+// and for the next record behind the rest of a long one it needs twice as much.
+func (a *audible) most(n int) int {
+	if a.metered == nil || a.metered.account.Load() != nil {
+		return n
+	}
+	if rest := a.records.Rest(); rest > 0 {
+		return min(n, rest)
+	}
+	return min(n, beginsWith)
 }
 
 // dawdle waits before the next read of a TLS handshake that comes in pieces.

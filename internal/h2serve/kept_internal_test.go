@@ -13,9 +13,7 @@ import (
 )
 
 // Nothing is kept of long heads that are whole, neither what came of them nor what they came in: a thousand connections may have
-// sent some.
-//
-//nolint:paralleltest // it looks at the memory of the process
+// sent some. It looks at the memory of the process, and so is alone.
 func TestConn_KeepsNothingOfLongHeads(t *testing.T) {
 	const many, most = 100, 6 << 10
 	for name, lengths := range map[string][]int{"in one frame": {12_000}, "in two": {12_000, 12_000}} {
@@ -72,5 +70,5 @@ func inUse() int {
 	runtime.GC() // of what pools held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc) //nolint:gosec // it fits
+	return int(m.HeapAlloc)
 }
