@@ -134,7 +134,7 @@ func (st *stream) serve() {
 	}
 	handler.ServeHTTP(w, r)
 	if st.lasting == nil {
-		w.finish()
+		w.end()
 	}
 	finished = true
 }
