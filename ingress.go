@@ -64,7 +64,9 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	case in.draining():
-		refuse(w, r, connect.CodeUnavailable, errShuttingDown)
+		if !untouched(w, r) {
+			refuse(w, r, connect.CodeUnavailable, errShuttingDown)
+		}
 		return
 	}
 	handler, ok := in.table.lookup(r.URL.Path)
@@ -462,4 +464,11 @@ func (h *hub) refusedOn(ctx context.Context) {
 	if id := conn.held.Load(); id != nil && h.shareOf(id).carried.Waits(time.Now()) {
 		h.auditWait(id, tooManyRefusals)
 	}
+}
+
+// untouched says of a request that nothing was done with it, as no answer does that its caller may take for one of a call which was
+// begun. A probe has an answer.
+func untouched(w http.ResponseWriter, r *http.Request) bool {
+	refuser, ok := w.(interface{ Refuse() bool })
+	return ok && !isProbe(r.URL.Path) && refuser.Refuse()
 }

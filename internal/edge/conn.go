@@ -219,13 +219,19 @@ func (c *Conn) TooLong() bool {
 // than its requests are taken on.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.pause()
+	if !c.head.seated {
+		c.waitFor(c.head.later)
+		c.head.later = 0
+	}
 	if c.held.waits {
 		c.held.waits = false
 		c.intake.Load().wait(c.slot.who(), c.held.cut, c.gone)
 		c.waitFor(c.account.Load().patience(time.Now()))
 	}
 	if len(c.held.bytes) > 0 {
-		c.together(0, 0, time.Now())
+		if !c.abide(c.together(0, 0, time.Now())) {
+			return 0, ErrCutOff
+		}
 		return c.release(p)
 	}
 	n, err := c.readOn(p)
@@ -241,8 +247,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if !c.allows(p[:n], now) {
 		return 0, ErrCutOff
 	}
-	c.together(c.meter.little, c.meter.gaveUp, now)
-	if most := c.takeOn(c.meter.opens, n, now); most < n {
+	seated := c.head.seated
+	if !c.abide(c.together(c.meter.little, c.meter.gaveUp, now)) {
+		return 0, ErrCutOff
+	}
+	if most := c.takeOn(c.meter.opens, c.upTo(n, seated), now); most < n {
 		return c.hold(p[:n], most), nil // the error comes again
 	}
 	return n, err
@@ -283,6 +292,7 @@ func (c *Conn) Close() error {
 		close(c.gone)
 		err = c.Conn.Close()
 		c.slot.free()
+		c.slot.listener.midst.leave(c)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.closed = true

@@ -17,6 +17,9 @@ type held struct {
 // takeOn takes requests on that begin in n bytes, and returns how many of these go on now: up to
 // the request that has to wait.
 func (c *Conn) takeOn(opens []int, n int, now time.Time) int {
+	for len(opens) > 0 && opens[len(opens)-1] > n {
+		opens = opens[:len(opens)-1]
+	}
 	if len(opens) == 0 {
 		return n
 	}
@@ -59,11 +62,7 @@ func (c *Conn) release(p []byte) (int, error) {
 		return 0, ErrCutOff
 	}
 	n := min(len(p), len(c.held.bytes))
-	within := 0
-	for within < len(c.held.opens) && c.held.opens[within] <= n {
-		within++
-	}
-	n = copy(p, c.held.bytes[:c.takeOn(c.held.opens[:within], n, time.Now())])
+	n = copy(p, c.held.bytes[:c.takeOn(c.held.opens, n, time.Now())])
 	c.held.bytes = c.held.bytes[n:]
 	c.held.drop(n)
 	if len(c.held.bytes) == 0 {

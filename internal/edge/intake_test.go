@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -62,6 +63,7 @@ type bubble struct {
 
 	account *edge.Account // of every connection, nil for none
 	excused edge.Rate     // refusals for which a connection is not cut off, zero for many
+	most    int           // connections of an address, zero for a hundred
 	ahead   int           // how much the server reads at once, zero for what it needs
 	came    atomic.Int64  // requests, of which it is not said yet that they have begun
 	begins  chan struct{} // closed when they begin; nil for at once
@@ -89,7 +91,7 @@ func (b *bubble) serve(t *testing.T, server *tls.Config) {
 	b.below = &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
 	b.release = make(chan struct{})
 	l := edge.Listen(b.below, edge.Config{
-		TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 100, MaxPerAddress: 100, Silence: time.Hour,
+		TLS: server, HandshakeTimeout: time.Hour, MaxConnections: cmp.Or(b.most, 100), MaxPerAddress: cmp.Or(b.most, 100), Silence: time.Hour,
 		Key:      func(a net.Addr) string { return a.(*net.TCPAddr).IP.String() },
 		Refusals: b.excused,
 	})

@@ -104,6 +104,7 @@ type Listener struct {
 	nobody    *owed             // by these together
 	addresses heirs.Book[*owed] // by those of each address
 	doubted   *turns.Turns      // of the addresses of which TLS handshakes were in vain
+	midst     midst             // of heads, of connections for which nobody pays
 
 	mu     sync.Mutex
 	room   sync.Cond // tells the acceptor that a connection ended

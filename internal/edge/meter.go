@@ -68,8 +68,10 @@ const (
 	CutOffRefusals = cutFor + someRefusals
 	CutOffSlow     = "the head of a request took too long"
 	CutOffBlock    = cutFor + "bytes of one header block"
-	somePings      = "PINGs"
-	someRefusals   = "requests that were refused"
+	// CutOffUnfinished has none: who holds nothing is in the midst of a long head while others are and wait.
+	CutOffUnfinished = cutFor + "heads of requests at a time that are not whole"
+	somePings        = "PINGs"
+	someRefusals     = "requests that were refused"
 )
 
 // allowance is how many of a kind a peer may send: so many at once, so many a second,
@@ -161,24 +163,26 @@ func (r *rules) heads(size float64) {
 
 // meter counts the frames of a connection. Its owner guards it.
 type meter struct {
-	rules  *rules
-	billed bool // an account pays
-	left   [kinds]float64
-	earned [kinds]float64 // of left, what calls and data explain
-	extra  float64        // frames that nothing explains, beyond those that are usual, which were not paid for yet
-	filled time.Time
-	in     frames
-	out    frames
-	last   uint32 // the highest stream that the peer opened
-	asked  int    // PINGs of the server that the peer has not answered yet
-	heads  int    // header blocks that began
-	open   bool   // the last one goes on in another frame
-	block  bool   // the frame that came last is of one
-	opens  []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
-	little int    // frames of DATA in what came last with less than littleData bytes
-	plain  int    // bytes that the header block which came last may still have before it is a long one
-	long   int    // bytes of header blocks beyond those, which were not paid for yet
-	gaveUp int    // streams in it that the peer reset
+	rules   *rules
+	billed  bool // an account pays
+	left    [kinds]float64
+	earned  [kinds]float64 // of left, what calls and data explain
+	extra   float64        // frames that nothing explains, beyond those that are usual, which were not paid for yet
+	filled  time.Time
+	in      frames
+	out     frames
+	last    uint32 // the highest stream that the peer opened
+	asked   int    // PINGs of the server that the peer has not answered yet
+	heads   int    // header blocks that began
+	begins  int    // where in what came last the last one begins; below zero where that was before
+	open    bool   // the last one goes on in another frame
+	several bool   // it comes in several
+	block   bool   // the frame that came last is of one
+	opens   []int  // where in what came last a stream begins: the ends of the heads of the frames that open them
+	little  int    // frames of DATA in what came last with less than littleData bytes
+	plain   int    // bytes that the header block which came last may still have before it is a long one
+	long    int    // bytes of header blocks beyond those, which were not paid for yet
+	gaveUp  int    // streams in it that the peer reset
 }
 
 func newMeter(now time.Time, rules *rules) *meter {
@@ -252,8 +256,11 @@ func (m *meter) received(p []byte, now time.Time) (kind, bool) {
 			break
 		}
 		m.explain(m.rule(shorts).perHead)
-		before := m.last
+		before, heads := m.last, m.heads
 		k, n := m.count(f)
+		if m.heads > heads {
+			m.begins = all - len(p) - headerLen
+		}
 		if m.last > before { // else they are trailers
 			m.opens = append(m.opens, all-len(p))
 		}
@@ -308,6 +315,7 @@ func (m *meter) count(f frame) (kind, float64) {
 	m.block = f.kind == frameHeaders || f.kind == frameContinuation
 	if m.block {
 		m.open = f.flags&flagEndHeaders == 0
+		m.several = m.open || f.kind == frameContinuation
 	}
 	switch f.kind {
 	case frameData:
@@ -385,6 +393,9 @@ func (m *meter) sent(p []byte) {
 		}
 	}
 }
+
+// inSeveral reports that a header block has begun to come in several frames and is not whole.
+func (m *meter) inSeveral() bool { return m.inHead() && m.several }
 
 // inHead reports that a header block has begun to come and is not whole.
 func (m *meter) inHead() bool { return m.open || m.block && m.in.skip > 0 }

@@ -9,12 +9,12 @@ const ofNobody = 2
 // is, which others in their thousands would keep waiting for a second each time that it sends something.
 const usualCost = 3
 
-// together has a connection wait for what takes longer than its bytes say, on all connections of who pays, or else of its address,
-// and then of all addresses, too: frames of DATA with next to nothing in them, frames and records that nothing explains and,
+// together returns how long a connection waits for what takes longer than its bytes say, on all connections of who pays, or else of
+// its address, and then of all addresses, too: frames of DATA with next to nothing in them, frames and records that nothing explains and,
 // where nobody pays, long heads and requests, above all those that were refused or given up. On one connection there are bounds of
 // these, but there may be a thousand, and others when they are gone. What was just read counts, and what became of requests since
 // the last time. It is of who reads.
-func (c *Conn) together(little, gaveUp int, now time.Time) {
+func (c *Conn) together(little, gaveUp int, now time.Time) time.Duration {
 	c.mu.Lock()
 	requests := float64(little)/littleOfOne + c.meter.unpaid()/unexplainedOfOne
 	long := c.meter.long
@@ -22,12 +22,12 @@ func (c *Conn) together(little, gaveUp int, now time.Time) {
 	c.mu.Unlock()
 	by := c.intake.Load()
 	if by != c.slot.listener.asks {
-		c.waitFor(by.costs(requests, now))
-		return
+		return by.costs(requests, now)
 	}
 	requests += float64(gaveUp) + float64(c.refused.Swap(0)) + float64(c.answered.Swap(0))/answeredOfOne + float64(long)/longHeadOfOne
 	wait := max(c.slot.owes.heads.costs(requests, now), c.slot.listener.nobody.heads.costs(requests, now))
 	if c.cost += requests; c.cost > usualCost {
-		c.waitFor(wait)
+		return wait
 	}
+	return 0
 }

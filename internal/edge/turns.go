@@ -44,7 +44,7 @@ func (a *audible) Read(p []byte) (int, error) {
 	if a.metered != nil && !a.metered.count(&a.records) {
 		return 0, ErrCutOff
 	}
-	n, err := a.Conn.Read(p)
+	n, err := a.Conn.Read(p[:a.most(len(p))])
 	if n > 0 {
 		if a.slot.listener.cfg.TLS != nil {
 			a.records.Find(p[:n])
@@ -75,6 +75,21 @@ func (a *audible) Write(p []byte) (int, error) {
 		a.slot.heard()
 	}
 	return n, err
+}
+
+// beginsWith is how much is read at once where a record of TLS begins, on a connection for which nobody pays.
+const beginsWith = 4 << 10
+
+// most is how much is read at once: where nobody pays no more than to the end of a record. TLS keeps as much room as it ever needed,
+// and for the next record behind the rest of a long one it needs twice as much.
+func (a *audible) most(n int) int {
+	if a.metered == nil || a.metered.account.Load() != nil {
+		return n
+	}
+	if rest := a.records.Rest(); rest > 0 {
+		return min(n, rest)
+	}
+	return min(n, beginsWith)
 }
 
 // dawdle waits before the next read of a TLS handshake that comes in pieces.

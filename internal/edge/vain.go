@@ -39,7 +39,7 @@ const (
 	// have it.
 	vainOfOne = 16
 	// vainRests is how many times as long an address rests between the handshakes of its connections that has too many of these.
-	vainRests = 3
+	vainRests = 5
 	// doubtedFor is for how long an address is one of those of which a TLS handshake was in vain.
 	doubtedFor = 10 * time.Second
 )

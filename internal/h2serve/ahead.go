@@ -14,13 +14,14 @@ const (
 var readers = sync.Pool{New: func() any { return new([readMost]byte) }}
 
 // ahead reads ahead of what is asked for. While little comes it holds little: most connections
-// are idle most of the time.
+// are idle most of the time. So they do after much has come: then it waits for what is next with little again, and has the rest
+// in large pieces.
 type ahead struct {
 	from  io.Reader
 	least [readLeast]byte
-	most  *[readMost]byte // in place of least; nil while little comes
+	most  *[readMost]byte // in place of least, for one read; nil while little comes
 	rest  []byte          // that was read, and not taken yet
-	much  bool            // the last read brought as much as least holds
+	much  bool            // the last read brought as much as least holds, and there may be more at once
 	err   error           // that came with it
 }
 
@@ -45,17 +46,15 @@ func (a *ahead) Peek(n int) []byte { return a.rest[:n] }
 
 // fill reads once, into as much as the read before suggests.
 func (a *ahead) fill() {
-	into := a.least[:]
-	switch {
-	case a.much && a.most == nil:
-		a.most, _ = readers.Get().(*[readMost]byte)
-	case !a.much && a.most != nil:
+	if a.most != nil {
 		readers.Put(a.most)
 		a.most = nil
 	}
-	if a.most != nil {
+	into := a.least[:]
+	if a.much {
+		a.most, _ = readers.Get().(*[readMost]byte)
 		into = a.most[:]
 	}
 	n, err := a.from.Read(into)
-	a.rest, a.err, a.much = into[:n], err, n >= readLeast
+	a.rest, a.err, a.much = into[:n], err, a.most == nil && n == readLeast
 }

@@ -3,6 +3,7 @@ package h2serve
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -73,3 +74,26 @@ func TestAhead(t *testing.T) {
 		})
 	}
 }
+
+// However much came, what comes next is waited for with little.
+func TestAhead_WaitsWithLittle(t *testing.T) {
+	t.Parallel()
+	a := &ahead{}
+	var held []bool
+	a.from = reader(func(p []byte) (int, error) {
+		held = append(held, a.most != nil)
+		return len(p), nil
+	})
+	for range 4 {
+		if _, err := a.Read(make([]byte, readMost)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []bool{false, true, false, true}; !slices.Equal(held, want) {
+		t.Errorf("read with much: %t, want %t", held, want)
+	}
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }

@@ -133,11 +133,16 @@ func newConn(s *Server, nc Agreed) *conn {
 	c.shared, _ = nc.(Shared)
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.reader = &ahead{from: c.nc}
+	c.renewFramer()
+	c.blocks = newHeads(s.cfg.MaxHeaderBytes)
+	return c
+}
+
+// renewFramer makes the framer, which keeps room for as large a frame as it has read.
+func (c *conn) renewFramer() {
 	c.framer = http2.NewFramer(io.Discard, c.reader)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(leastFrame)
-	c.blocks = newHeads(s.cfg.MaxHeaderBytes)
-	return c
 }
 
 // run begins the connection and serves it.

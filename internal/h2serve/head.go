@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	usualFields = 12  // of a request, for which there is room at first
-	expands     = 2   // characters that a byte of Huffman's code has at most, rounded up
-	manyFields  = 64  // of a head, beyond which each is told to the meter
-	asMany      = 50  // of them, for which each that follows counts as one more: who asks meanwhile waits for the whole head
-	mostAsMany  = 20  // that one field counts more
-	mostBlock   = 8   // times what is taken is how long a block may be that is read to its end
-	kindBytes   = 128 // of a content type that is kept of a head that is too large
+	longPiece   = 4 << 10 // bytes of a header block in one frame, for which no room is kept
+	usualFields = 12      // of a request, for which there is room at first
+	expands     = 2       // characters that a byte of Huffman's code has at most, rounded up
+	manyFields  = 64      // of a head, beyond which each is told to the meter
+	asMany      = 50      // of them, for which each that follows counts as one more: who asks meanwhile waits for the whole head
+	mostAsMany  = 20      // that one field counts more
+	mostBlock   = 8       // times what is taken is how long a block may be that is read to its end
+	kindBytes   = 128     // of a content type that is kept of a head that is too large
 	contentType = "content-type"
 )
 
@@ -37,6 +38,7 @@ type heads struct {
 	table   uint32 // size of the decoder's
 	decoder *hpack.Decoder
 
+	largest  int // bytes of the last block in one frame
 	fields   []hpack.HeaderField
 	room     *[usualFields]hpack.HeaderField // of fields, until they are released; nil for none
 	left     uint32                          // of most
@@ -77,7 +79,8 @@ func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*
 	h.regular, h.large, h.bad, h.broken, h.beyond = false, false, false, false, 0
 	h.over, h.many = -manyFields, 0
 	var err error
-	if first := f.HeaderBlockFragment(); f.HeadersEnded() {
+	first := f.HeaderBlockFragment()
+	if h.largest = len(first); f.HeadersEnded() {
 		h.resize(first)
 		h.beyond -= len(first)
 		if _, broken := h.decoder.Write(first); broken != nil {
@@ -85,6 +88,9 @@ func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*
 		}
 	} else {
 		err = h.continued(first, next)
+	}
+	if h.largest > longPiece && err == nil {
+		err = h.forget()
 	}
 	out := &http2.MetaHeadersFrame{HeadersFrame: f, Fields: h.fields, Truncated: h.large}
 	h.fields = nil
@@ -97,6 +103,25 @@ func (h *heads) read(f *http2.HeadersFrame, next func() (http2.Frame, error)) (*
 		return nil, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol, Cause: errField}
 	}
 	return out, nil
+}
+
+// forget has the decoder refer to nothing of a long block, which it does until the next one comes: it is told its table's size.
+func (h *heads) forget() error {
+	if h.decoder.Close() != nil {
+		return errCompression
+	}
+	const update, prefix, more, continues = 0x20, 0x1f, 7, 0x80
+	block := []byte{update | byte(min(h.table, prefix))}
+	if rest := h.table - prefix; h.table >= prefix {
+		for ; rest >= continues; rest >>= more {
+			block = append(block, byte(rest%continues)|continues)
+		}
+		block = append(block, byte(rest))
+	}
+	if _, err := h.decoder.Write(block); err != nil {
+		return errCompression
+	}
+	return nil
 }
 
 // errCompression ends a connection on which the peer's table is not known any more.
@@ -129,6 +154,7 @@ func (h *heads) continued(piece []byte, next func() (http2.Frame, error)) error 
 			return http2.ConnectionError(http2.ErrCodeProtocol)
 		}
 		piece, last = more.HeaderBlockFragment(), more.HeadersEnded()
+		h.largest = max(h.largest, len(piece))
 	}
 	if !s.whole() {
 		return errCompression

@@ -17,8 +17,12 @@ import (
 // cutBlock are the frames of a header block, in pieces of some length.
 func cutBlock(t *testing.T, block []byte, piece int) *http2.Framer {
 	t.Helper()
-	var out bytes.Buffer
-	f := http2.NewFramer(&out, &out)
+	return cutBlockInto(t, new(bytes.Buffer), block, piece)
+}
+
+func cutBlockInto(t *testing.T, out *bytes.Buffer, block []byte, piece int) *http2.Framer {
+	t.Helper()
+	f := http2.NewFramer(out, out)
 	for i := 0; ; i += piece {
 		p, last := block[i:min(i+piece, len(block))], i+piece >= len(block)
 		var err error

@@ -39,6 +39,9 @@ func (c *conn) read() *stream {
 // head reads the rest of a header block. Whoever sends one without end is cut off, where somebody counts.
 func (c *conn) head(f *http2.HeadersFrame) (http2.Frame, error) {
 	head, err := c.blocks.read(f, c.continuation)
+	if c.blocks.largest > longPiece {
+		c.renewFramer()
+	}
 	switch {
 	case !c.pays():
 		return nil, errGone

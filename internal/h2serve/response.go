@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -20,7 +21,10 @@ const keptBody = 4 << 10
 
 var bodies = sync.Pool{New: func() any { return new([keptBody]byte) }}
 
-var errTooMuch = errors.New("the handler wrote more than the Content-Length that it stated")
+var (
+	errTooMuch = errors.New("the handler wrote more than the Content-Length that it stated")
+	errRefused = errors.New("the handler refused the request")
+)
 
 // response is what a handler writes to. It belongs to the handler's goroutine.
 type response struct {
@@ -37,6 +41,7 @@ type response struct {
 	length   int             // of what waits
 	sent     bool            // the head is
 	over     bool
+	refused  bool
 }
 
 // Header implements http.ResponseWriter.
@@ -127,6 +132,25 @@ func (w *response) SetWriteDeadline(t time.Time) error {
 
 // EnableFullDuplex says that reading and writing at the same time is possible.
 func (w *response) EnableFullDuplex() error { return nil }
+
+// Refuse has the stream be reset when the handler returns, in words that say that nothing was done with the request, so that its peer
+// may make it again whatever it is (RFC 9113, section 8.7). It reports false where there is an answer already.
+func (w *response) Refuse() bool {
+	w.refused = w.status == 0 && !w.over
+	return w.refused
+}
+
+// end ends the response when the handler has returned.
+func (w *response) end() {
+	if !w.refused || w.status != 0 {
+		w.finish()
+		return
+	}
+	w.release()
+	w.st.c.mu.Lock()
+	defer w.st.c.mu.Unlock()
+	w.st.c.resetLocked(w.st.id, http2.ErrCodeRefusedStream, errRefused)
+}
 
 // inform sends a response before the response.
 func (w *response) inform(status int) {

@@ -139,7 +139,7 @@ func (st *stream) serve() {
 	}
 	handler.ServeHTTP(w, r)
 	if st.lasting == nil {
-		w.finish()
+		w.end()
 	}
 	finished = true
 }

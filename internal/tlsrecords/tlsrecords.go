@@ -51,6 +51,9 @@ func (f *Finder) Take() (n, pieces int) {
 	return n, pieces
 }
 
+// Rest returns how many bytes of the record under way are still to come, behind its head.
+func (f *Finder) Rest() int { return f.skip }
+
 func (f *Finder) find(p []byte) {
 	for len(p) > 0 {
 		if f.skip > 0 {

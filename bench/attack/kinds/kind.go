@@ -52,7 +52,7 @@ type Kind struct {
 // All returns every kind.
 func All() []Kind {
 	return slices.Concat(
-		strangers(), nothings(), manies(), recordKinds(), probeKinds(), plugins(), fleets(), wordyCalls(), ownProviders(), providers())
+		strangers(), nothings(), manies(), handshakeKinds(), recordKinds(), probeKinds(), plugins(), fleets(), wordyCalls(), ownProviders(), providers())
 }
 
 // Named returns the kinds whose names, with who attacks before them, contain a text in upper or lower case.

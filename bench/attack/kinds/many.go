@@ -34,6 +34,7 @@ func manies() []Kind {
 		{Who: Stranger, Name: "WINDOW_UPDATEs on a thousand connections", run: crowd(thousand, every(tenth, (*conn).windows))},
 		{Who: Stranger, Name: "records of TLS: of a byte each on a thousand connections", run: crowd(thousand, every(tenth, (*conn).bytes))},
 		{Who: Stranger, Name: "long heads on a thousand connections", run: crowd(thousand, every(time.Second, (*conn).longHeads))},
+		{Who: Stranger, Name: "long heads that stay unfinished on a thousand connections", run: crowd(thousand, (*conn).unfinished)},
 		{Who: Stranger, Name: "connections that use up what is free", run: severally(flood(usedUp))},
 		{Who: Stranger, Name: "TLS handshakes broken off, from fifty addresses", run: brokenOff},
 	}
@@ -114,6 +115,19 @@ func (c *conn) longHeads() error {
 		}
 	}
 	return nil
+}
+
+// unfinished begins the longest head that is taken, and leaves it when most of that came.
+func (c *conn) unfinished() error {
+	if err := c.more(); err != nil {
+		return err
+	}
+	long := c.head("/healthz", "cookie", strings.Repeat("&", longField), "cookie", strings.Repeat("&", longField))
+	err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: long[:maxFrame]})
+	if err = errors.Join(err, c.WriteContinuation(1, false, long[maxFrame:len(long)-1]), c.flush()); err != nil {
+		return c.lost(err)
+	}
+	return c.linger()
 }
 
 // usedUp sends what is free at once, each in a record of its own, and leaves before it would be cut off.

@@ -59,7 +59,7 @@ func (b *headerBlock) begin(stream uint32, end bool) {
 
 func (b *headerBlock) add(fragment []byte, last bool) (bool, error) {
 	if b.encoded += h2frame.HeadLen + len(fragment); b.encoded > largestBlock {
-		return false, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+		return false, errFlood
 	}
 	if _, err := b.decoder.Write(fragment); err != nil {
 		return false, http2.ConnectionError(http2.ErrCodeCompression)

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -103,6 +104,7 @@ type Conn struct {
 
 	mu         sync.Mutex
 	err        error        // why the connection ended
+	deaf       error        // why nothing can be written any more, while what the server said before is still read
 	goAway     *GoAwayError // what the server said when it went
 	draining   bool         // takes no new streams
 	parting    bool         // the server was told that we are about to end
@@ -257,7 +259,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 		return err
 	}
 	c.flushLocked()
-	return c.err
+	return cmp.Or(c.err, c.deaf)
 }
 
 // maxHeaderBytes is the bound of a header list as the protocol states it.

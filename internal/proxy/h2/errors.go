@@ -34,6 +34,8 @@ var (
 	// ErrPing says that the server left a ping unanswered.
 	ErrPing = errors.New("http2: no answer to a ping")
 
+	// errOverflow is a flood of bytes that no window let through.
+	errOverflow     = fmt.Errorf("%w: %w", errFlood, http2.ConnectionError(http2.ErrCodeFlowControl))
 	errFlood        = errors.New("http2: server sends what nothing explains, or faster than it reads")
 	errStuck        = errors.New("http2: server does not read")
 	errPseudo       = fmt.Errorf("%w: pseudo-header field", ErrMalformed)

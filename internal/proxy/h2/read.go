@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -31,7 +32,7 @@ func (c *Conn) read() {
 			c.cfg.Away(event.goAway)
 		}
 		if err != nil {
-			c.fail(err)
+			c.fail(c.cause(err))
 			return
 		}
 		if event.room {
@@ -41,6 +42,13 @@ func (c *Conn) read() {
 			c.cfg.Freed()
 		}
 	}
+}
+
+// cause is why the connection ends with an error of whoever reads: where nothing could be written any more, that.
+func (c *Conn) cause(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.deaf, err)
 }
 
 // readFrame reads a frame. One of a header block that cannot be read ends the

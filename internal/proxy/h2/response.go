@@ -25,7 +25,7 @@ const (
 func (c *Conn) dataLocked(f *http2.DataFrame) error {
 	length := int64(f.Length)
 	if c.received += length; c.received > connWindow {
-		return http2.ConnectionError(http2.ErrCodeFlowControl)
+		return errOverflow
 	}
 	if c.received >= connWindow/2 {
 		c.out = h2frame.AppendWindowUpdate(c.out, 0, uint32(c.received))
@@ -66,7 +66,7 @@ func (c *Conn) lateDataLocked(f *http2.DataFrame) error {
 		c.settledLocked(f.StreamID)
 	}
 	if !c.worth.lateData(int64(f.Length)) {
-		return http2.ConnectionError(http2.ErrCodeFlowControl)
+		return errOverflow
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package h2
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/h2frame"
 )
@@ -11,7 +12,7 @@ import (
 // along. It lets go of mu while it writes. So the caller must be one that may
 // wait for the server; others use flushElsewhereLocked.
 func (c *Conn) flushLocked() {
-	if c.flushing || len(c.out) == 0 || c.err != nil {
+	if c.flushing || len(c.out) == 0 || c.overLocked() {
 		return
 	}
 	c.flushing = true
@@ -27,7 +28,7 @@ func (c *Conn) flushLocked() {
 
 // flushElsewhereLocked has the connection's own writer write what is pending.
 func (c *Conn) flushElsewhereLocked() {
-	if c.flushing || len(c.out) == 0 || c.err != nil {
+	if c.flushing || len(c.out) == 0 || c.overLocked() {
 		return
 	}
 	c.flushing = true
@@ -80,7 +81,7 @@ func (c *Conn) gatherFramesLocked() {
 // writeBatchLocked writes what is pending at this moment and reports whether to
 // go on. It lets go of mu while it writes.
 func (c *Conn) writeBatchLocked() bool {
-	if len(c.out) == 0 || c.err != nil {
+	if len(c.out) == 0 || c.overLocked() {
 		return false
 	}
 	batch, before := c.out, c.sent
@@ -104,16 +105,27 @@ func (c *Conn) writeBatchLocked() bool {
 	return true
 }
 
-// failWrite ends the connection after a write that failed. If it never began,
-// only what was written before it may have reached the server.
+// lastWords is how long a server is listened to that takes nothing any more: one that went has closed the connection, and that is
+// read at once.
+const lastWords = 500 * time.Millisecond
+
+// failWrite takes in a write that failed. If it never began, only what was written before it may have reached the server. What the
+// server said before it went is read first, which may be that it did nothing with some of that, or an answer: whoever reads ends the
+// connection.
 func (c *Conn) failWrite(err error, began bool, before int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !began {
-		c.mu.Lock()
 		c.sent = before
-		c.mu.Unlock()
 	}
-	c.fail(err)
+	if c.err == nil && c.deaf == nil {
+		c.deaf = err
+		_ = c.nc.SetReadDeadline(time.Now().Add(lastWords))
+	}
 }
+
+// overLocked reports that nothing is written any more.
+func (c *Conn) overLocked() bool { return c.err != nil || c.deaf != nil }
 
 // writeOut writes and reports whether anything of it may have left.
 func (c *Conn) writeOut(batch []byte) (bool, error) {
