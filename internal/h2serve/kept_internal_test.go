@@ -47,6 +47,7 @@ func readAll(t *testing.T, frames []byte) *conn {
 		f, err := c.framer.ReadFrame()
 		if first, ok := f.(*http2.HeadersFrame); ok {
 			_, err = c.head(first)
+			c.blocks.release()
 		}
 		if errors.Is(err, errWaits) {
 			return c
