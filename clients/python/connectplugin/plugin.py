@@ -1,10 +1,12 @@
 """A plugin process."""
+import _thread
+import contextlib
 import logging
 import signal
 import threading
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, TypeVar, Union
 
 import grpc
 
@@ -196,19 +198,31 @@ class Plugin:
     def run(self) -> None:
         """Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what
         it offers, finishes the calls in flight, and leaves. It returns then, also where the host was never there."""
+        with self._signals():
+            try:
+                if self._server is None:
+                    self.start()
+                while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
+                    self._session.raise_error()
+            except Closed:
+                if not self.stopping.is_set():
+                    raise
+            finally:
+                self.stop()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Has signals stop the plugin meanwhile. Python has a handler run in between whatever the main thread does, which may hold the
+        lock of the event: another thread sets it."""
+        before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self.stopping.set())
+                before[number] = signal.signal(number, lambda *_: _thread.start_new_thread(self.stopping.set, ()))
         try:
-            if self._server is None:
-                self.start()
-            while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
-                self._session.raise_error()
-        except Closed:
-            if not self.stopping.is_set():
-                raise
+            yield
         finally:
-            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def stop(self) -> None:
         """Withdraws what the plugin offers, finishes the calls in flight, at most for the grace, and gives the identity

@@ -2,6 +2,8 @@
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import unittest
 from typing import Any
 from unittest import mock
@@ -23,8 +25,9 @@ class Away(unittest.TestCase):
                         os.kill(os.getpid(), signal.SIGTERM)
                     raise Unreachable("nobody listens")
 
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    self.addCleanup(signal.signal, number, signal.getsignal(number))
+                before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+                for number, handler in before.items():
+                    self.addCleanup(signal.signal, number, handler)
                 with mock.patch.object(HostLink, "reach", side_effect=reach), \
                         mock.patch("connectplugin.plugin.new_server", return_value=(mock.MagicMock(), 1)), \
                         self.assertLogs("connectplugin", "WARNING") as logs:
@@ -32,6 +35,32 @@ class Away(unittest.TestCase):
                            host_identity="spiffe://td.test/host").run()
                 self.assertEqual([r.getMessage() for r in logs.records], ["waiting for the host: nobody listens"])
                 self.assertGreaterEqual(asked[0], 3)
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self.assertIs(before[number], signal.getsignal(number), "a program that goes on ends by signals as before")
+
+
+    def test_a_signal_comes_while_the_main_thread_looks_whether_one_came(self) -> None:
+        # In a process of its own, which nothing but its end by force would get out of the lock again.
+        subprocess.run([sys.executable, "-c", _SIGNALLED], check=True, timeout=60, stderr=subprocess.DEVNULL)
+
+
+_SIGNALLED = """
+import signal
+from unittest import mock
+from connectplugin import Plugin
+from connectplugin.link import HostLink, Unreachable
+
+plugin = Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), host_identity="spiffe://td.test/host")
+waits = plugin.stopping._cond.wait
+
+def wait(limit):  # with the lock of the event
+    signal.raise_signal(signal.SIGTERM)
+    return waits(limit)
+
+plugin.stopping._cond.wait = wait
+with mock.patch.object(HostLink, "reach", side_effect=Unreachable("nobody listens")):
+    plugin.run()
+"""
 
 
 class Config(unittest.TestCase):
