@@ -299,7 +299,11 @@ class Plugin:
         self.stopping.set()
 
     def __enter__(self) -> "Plugin":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()  # __exit__ does not come
+            raise
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -43,6 +43,15 @@ class Away(unittest.TestCase):
         # In a process of its own, which nothing but its end by force would get out of the lock again.
         subprocess.run([sys.executable, "-c", _SIGNALLED], check=True, timeout=60, stderr=subprocess.DEVNULL)
 
+    def test_what_does_not_start_leaves_nothing(self) -> None:
+        server = mock.MagicMock()
+        with mock.patch("connectplugin.plugin.new_server", return_value=(server, 1)), \
+                mock.patch.object(HostLink, "reach", side_effect=HostNotTrusted("it is another")), self.assertRaises(HostNotTrusted):
+            with Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), address="127.0.0.1:0",
+                        host_identity="spiffe://td.test/host"):
+                self.fail("it has started")
+        server.stop.assert_called_once()
+
 
 _SIGNALLED = """
 import signal
