@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 import unicodedata
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, TypeVar, Union
 
@@ -122,7 +123,7 @@ class Plugin:
         self._mu = threading.Lock()
         # Guarded by _mu.
         self._health: tuple[lc.HealthState, str] = (HEALTHY, "")
-        self._open: list[Union[Watch, ServiceChannel]] = []
+        self._open: weakref.WeakSet[Union[Watch, ServiceChannel]] = weakref.WeakSet()  # what nobody has any more has ended
         self._capabilities: dict[Wanted, CapabilityChannel] = {}
         self._stopped = False
         self._grace = 10.0
@@ -214,7 +215,7 @@ class Plugin:
     def _signals(self) -> Iterator[None]:
         """Has signals stop the plugin meanwhile. Python has a handler run in between whatever the main thread does, which may hold the
         lock of the event: another thread sets it."""
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 before[number] = signal.signal(number, lambda *_: _thread.start_new_thread(self.stopping.set, ()))
@@ -232,7 +233,8 @@ class Plugin:
             if self._stopped:
                 return
             self._stopped = True
-            opened, self._open = self._open, []
+            opened = list(self._open)
+            self._open.clear()
         self._session.end()
         self._session.withdraw()
         if self._server is not None:
@@ -260,7 +262,7 @@ class Plugin:
         with self._mu:
             if self._stopped:
                 raise Closed("the plugin has ended")
-            self._open.append(opened)
+            self._open.add(opened)
         return opened
 
     def _declare(self, request: hs.HandshakeRequest) -> None:

@@ -1,10 +1,12 @@
 """What a host can make a plugin do, and show, that means it ill."""
+import gc
 import logging
 import socket
 import threading
 import time
 import traceback
 import unittest
+import weakref
 from concurrent import futures
 from typing import Any, Callable, Iterator, Optional
 from unittest import mock
@@ -310,6 +312,28 @@ class Hostile(unittest.TestCase):
         self.assertIs(grpc.StatusCode.NOT_FOUND, code())
         allowed.set()
         self.until(lambda: code() is grpc.StatusCode.UNAVAILABLE, lambda: host.counts)  # the host names no provider
+
+    def test_who_leaves_a_loop_over_a_watch_has_ended_it(self) -> None:
+        ended = threading.Semaphore(0)
+
+        def act(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
+            if name == "WatchService":
+                context.add_callback(ended.release)
+
+        host, plugin, _ = self.stage(act)
+        host.urls = ["https://127.0.0.1/services/clock/p"] * 2
+        plugin.start()
+        for _ in range(3):
+            for state in plugin.watch("clock"):
+                self.assertEqual("clock", state.service_type)
+                break
+            self.assertTrue(ended.acquire(timeout=40), "the host still tells somebody who has gone")
+        with plugin.service("clock") as channel:
+            pass
+        gone = weakref.ref(channel)
+        del channel
+        gc.collect()
+        self.assertIsNone(gone(), "a channel that was closed is kept")
 
     def test_a_route_that_is_no_url_is_none(self) -> None:
         host, plugin, _ = self.stage(lambda *_: None)
