@@ -73,6 +73,7 @@ const cookie = ["CONNECT_PLUGIN", "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e"] as const;
 export class Plugin {
   /** Aborts when the host or a signal asks the plugin to stop. A stream that could go on for ever ends itself then. */
   readonly stopping: AbortSignal;
+  readonly #options: PluginOptions; // not printed: the secret is among them
   readonly #stop = new AbortController();
   readonly #link: HostLink;
   readonly #session: Session;
@@ -89,8 +90,9 @@ export class Plugin {
   #health: { state: HealthState; reason: string } = { state: HealthState.HEALTHY, reason: "" };
   #stopped: Promise<void> | undefined;
 
-  constructor(private readonly options: PluginOptions) {
+  constructor(options: PluginOptions) {
     validate(options);
+    this.#options = options;
     this.stopping = this.#stop.signal;
     this.#log = new Log(options.log ?? (() => { /* nobody listens */ }), options.log ?? ((line) => console.error(`connectplugin: ${line}`)));
     this.#baseUrl = options.baseUrl ?? "";
@@ -144,7 +146,7 @@ export class Plugin {
     const key = JSON.stringify([type, constraint, reason]);
     let route = this.#capabilities.get(key);
     if (!route) {
-      route = new CapabilityRoute(this.#session, this.#link, { capabilityType: type, minVersion: constraint, reason }, this.options.timeoutMs ?? 10_000);
+      route = new CapabilityRoute(this.#session, this.#link, { capabilityType: type, minVersion: constraint, reason }, this.#options.timeoutMs ?? 10_000);
       if (this.#capabilities.size < mostCapabilities) this.#capabilities.set(key, route);
     }
     route.confirm();
@@ -154,7 +156,7 @@ export class Plugin {
   /** Asks the host for a grant, for who makes calls with it by hand. Its bearerToken goes to its endpointUrl and nowhere else.
    * capability does both, and renews it. */
   async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
-    const timeoutMs = this.options.timeoutMs ?? 10_000;
+    const timeoutMs = this.#options.timeoutMs ?? 10_000;
     return (await requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, timeoutMs, timeoutMs)).grant;
   }
 
@@ -166,14 +168,14 @@ export class Plugin {
 
   /** The id of this process at its host. It changes when the host forgot the plugin. */
   async runtimeId(): Promise<string> {
-    return (await this.#session.identity(this.options.timeoutMs ?? 10_000)).runtimeId;
+    return (await this.#session.identity(this.#options.timeoutMs ?? 10_000)).runtimeId;
   }
 
   /** Serves, enrols and registers. It waits for the host however long that takes, and resolves when the plugin can be called. It
    * rejects with HostNotTrusted or HandshakeRefused, and with Closed where the plugin is stopped before that. */
   async start(): Promise<void> {
-    const { host, port } = this.options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
-    this.#server = new Server(this.options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
+    const { host, port } = this.#options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
+    this.#server = new Server(this.#options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
     const listening = await this.#server.listen(host, port);
     this.#baseUrl ||= `https://${host.includes(":") ? `[${host}]` : host}:${listening}`;
     this.#session.start();
@@ -228,9 +230,9 @@ export class Plugin {
   }
 
   #declare(request: HandshakeRequest): void {
-    request.selfVersion = this.options.selfVersion ?? "";
+    request.selfVersion = this.#options.selfVersion ?? "";
     for (const { type, version, path } of this.#provided) request.provides.push({ $typeName: "connectplugin.v1.ServiceDeclaration", type, version, path });
-    for (const r of this.options.requires ?? []) {
+    for (const r of this.#options.requires ?? []) {
       const { type, minVersion = "" } = typeof r === "string" ? { type: r } : r;
       request.requires.push({ $typeName: "connectplugin.v1.ServiceDependency", type, minVersion, requiredForStartup: false, watchForChanges: false });
     }
@@ -257,9 +259,9 @@ export class Plugin {
     });
     router.service(PluginIdentity, {
       getPluginInfo: () => ({
-        selfId: this.options.selfId, selfVersion: this.options.selfVersion ?? "",
+        selfId: this.#options.selfId, selfVersion: this.#options.selfVersion ?? "",
         provides: this.#provided.map(({ type, version, path }) => ({ type, version, path })),
-        requires: (this.options.requires ?? []).map((r) => (typeof r === "string" ? { type: r } : r)),
+        requires: (this.#options.requires ?? []).map((r) => (typeof r === "string" ? { type: r } : r)),
       }),
       setRuntimeIdentity: enrolsItself,
     });

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { createServer, TLSSocket } from "node:tls";
+import { inspect } from "node:util";
 import { ConfigError, Credentials, HostNotTrusted, Plugin } from "../src/index.js";
 import { requireNode } from "../src/link.js";
 import { healthProof } from "../src/transcript.js";
@@ -53,6 +54,15 @@ test("a byte order mark", () => {
     }
   } finally {
     rmSync(directory, { recursive: true });
+  }
+});
+
+test("a plugin is printed without its secret", () => {
+  const secret = Buffer.from("sixteen bytes or more");
+  const plugin = new Plugin({ host: "https://127.0.0.1:1", selfId: "a", credentials: own("plugin"), secret });
+  const printed = inspect(plugin, { depth: 10, showHidden: true }) + JSON.stringify(plugin);
+  for (const form of [secret.toString(), secret.toString("hex"), secret.toString("hex").replace(/..(?!$)/g, "$& "), [...secret].join(",")]) {
+    assert.ok(!printed.includes(form), printed);
   }
 });
 
