@@ -212,6 +212,9 @@ func (s PluginSpec) validate() error {
 	return s.validateTrust(field)
 }
 
+// hasZeroByte says of a text that no program can be given it.
+const hasZeroByte = "has a zero byte, which no program can be given; write random bytes in base64 or hex"
+
 func (s PluginSpec) validateTrust(field func(name, format string, args ...any) error) error {
 	if s.Checksum != "" {
 		if _, err := verify.ParseDigest(s.Checksum); err != nil {
@@ -227,9 +230,17 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}
-	for i, e := range s.Env {
+	for i, e := range s.Env { // never the text: it may be a secret
 		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
-			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value") // never the text: it may be a secret
+			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value")
+		}
+		if strings.Contains(e, "\x00") {
+			return field(fmt.Sprintf("Env[%d]", i), hasZeroByte)
+		}
+	}
+	for i, a := range s.Args {
+		if strings.Contains(a, "\x00") {
+			return field(fmt.Sprintf("Args[%d]", i), hasZeroByte)
 		}
 	}
 	for r := range s.Rlimits {

@@ -133,6 +133,14 @@ func TestAudit_H56_InMemoryPluginIsValidatedAndAllowed(t *testing.T) {
 			func(s *connectplugin.PluginSpec) { s.Dir = "run" },
 			`PluginSpec["echo"].Dir: "run" is not absolute; write the whole path, or leave it empty`,
 		},
+		"a zero byte in a secret": {
+			func(s *connectplugin.PluginSpec) { s.Env = []string{"A=1", "KEY=a secret\x00b"} },
+			`PluginSpec["echo"].Env[1]: has a zero byte, which no program can be given`,
+		},
+		"a zero byte in an argument": {
+			func(s *connectplugin.PluginSpec) { s.Args = []string{"-key", "a secret\x00b"} },
+			`PluginSpec["echo"].Args[1]: has a zero byte, which no program can be given`,
+		},
 		"no implementation": {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return nil } }, "ImplFactory"},
 		"no handler":        {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return 1 } }, "no handler"},
 		"unclean path":      {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: "/a/../b"} }, "dot segments"},
@@ -172,7 +180,7 @@ func TestAudit_H56_InMemoryPluginIsValidatedAndAllowed(t *testing.T) {
 				caller(t, h, "first")
 			}
 			_, err := h.Launcher().GetDefaultService("echo")
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "a secret") {
 				t.Errorf("error %v, want one about %q", err, tt.want)
 			}
 			if got := h.Plugins(); len(got) != want {
