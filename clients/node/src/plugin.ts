@@ -4,7 +4,7 @@ import { Code, ConnectError, type ConnectRouter, type ServiceImpl, type Transpor
 import { type Protocol, ServiceRoute } from "./calls.js";
 import { CapabilityRoute, requestGrant } from "./capabilities.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
-import { HostLink } from "./link.js";
+import { HostLink, parseBaseUrl } from "./link.js";
 import { Log } from "./log.js";
 import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
@@ -117,6 +117,9 @@ export class Plugin {
     if (this.#server) throw new ConfigError("provide: the plugin has started");
     checkName("provide: type", type);
     checkVersion("provide: version", version);
+    if (this.#provided.some((p) => p.type === type)) {
+      throw new ConfigError(`provide: type: ${JSON.stringify(type)} is provided twice, and a plugin provides a type once`);
+    }
     this.#provided.push({ type, version, path: `/${service.typeName}/`, metadata });
     this.#adders.push((router) => router.service(service, implementation));
     return this;
@@ -162,6 +165,9 @@ export class Plugin {
 
   /** Says how the plugin is. The host is told at once. Of the reason it gets one line of 1,024 bytes at most. */
   setHealth(state: HealthState, reason = ""): void {
+    if (![HealthState.HEALTHY, HealthState.DEGRADED, HealthState.UNHEALTHY].includes(state)) { // no host takes a report of another one
+      throw new ConfigError("setHealth: state: write HealthState.HEALTHY, DEGRADED or UNHEALTHY");
+    }
     this.#health = { state, reason: fitReason(reason) };
     this.#session.poke(true);
   }
@@ -273,7 +279,20 @@ function validate(o: PluginOptions): void {
   if (!o.selfId) throw new ConfigError("selfId: is empty; write the name that the host's policy knows");
   checkName("selfId", o.selfId);
   checkVersion("selfVersion", o.selfVersion ?? "");
+  for (const [field, several] of [["requires", o.requires], ["hostPins", o.hostPins]] as const) {
+    if (typeof several === "string") {
+      throw new ConfigError(`${field}: is one text, of which each letter would count; write a list, [${JSON.stringify(several)}]`);
+    }
+  }
   for (const r of o.requires ?? []) checkName("requires", typeof r === "string" ? r : r.type);
+  if (typeof (o.credentials as unknown) !== "object" || !o.credentials) throw new ConfigError("credentials: are none; write new Credentials(DIRECTORY)");
+  if (o.baseUrl) parseBaseUrl("baseUrl", o.baseUrl);
+  if (o.address && !(Number.isInteger(o.address.port) && o.address.port >= 0 && o.address.port <= 65535 && o.address.host)) {
+    throw new ConfigError('address: is none; write for example { host: "10.0.0.7", port: 8443 }');
+  }
+  if ((o.magicCookie ?? cookie).some((text) => Buffer.byteLength(text) > mostOfCookie)) {
+    throw new ConfigError(`magicCookie: a handshake takes ${mostOfCookie} bytes at most of key and value each`);
+  }
   if (o.secret && o.secret.length < minSecretSize) {
     throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
   }
@@ -295,6 +314,7 @@ export function fitReason(reason: string): string {
 }
 
 const mostOfName = 128;
+const mostOfCookie = 256; // bytes
 
 /** Refuses a name that no host takes: of a plugin, or of a service type. */
 function checkName(field: string, name: string): void {
