@@ -348,9 +348,8 @@ type AuditSinkConfig struct {
 	// Buffer is how many events wait to be written; more are dropped, and counted in the log.
 	// At most 1,048,576. Zero means 4,096.
 	Buffer int
-	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
-	// waits for it, and its callers do not: while it does not return, events wait in Buffer, and are
-	// dropped beyond that, which Logger is told. A panic of it is logged. May be nil.
+	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink waits for it, and its callers do not: while it
+	// does not return, events wait in Buffer, and are dropped beyond that, which Logger is told. A panic of it is logged. May be nil.
 	OnCheckpoint func(AuditCheckpoint)
 	// Logger is told of what cannot be written or is dropped, and of a sink that stands still, once a minute with what it
 	// waits for, and when it goes on. Nil means slog.Default().
@@ -386,7 +385,8 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 	w, err := auditlog.Open(auditlog.Config{
 		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval, MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer,
 		OnCheckpoint: cfg.OnCheckpoint, OnError: trouble.failed, OnWritten: trouble.over, OnBehind: func(b auditlog.Behind) {
-			trouble.log.Error("the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped", keyCount, b.Dropped, keyReason, b.Reason())
+			const text = "the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped"
+			trouble.log.Error(text, keyCount, b.Dropped, keyReason, b.Reason())
 		},
 	})
 	if err != nil {

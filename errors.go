@@ -439,7 +439,8 @@ func checkVersions(versions ...appVersion) error {
 func checkCookie(key, value string) error {
 	for _, c := range []struct{ field, text string }{{"MagicCookieKey", key}, {"MagicCookieValue", value}} {
 		if len(c.text) > maxCookieLen {
-			return fieldError(c.field, "has %d bytes, and a handshake takes %d at most; it is no secret and need not be long", len(c.text), maxCookieLen)
+			return fieldError(c.field, "has %d bytes, and a handshake takes %d at most; it is no secret, and need not be long",
+				len(c.text), maxCookieLen)
 		}
 	}
 	return nil

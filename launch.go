@@ -212,9 +212,6 @@ func (s PluginSpec) validate() error {
 	return s.validateTrust(field)
 }
 
-// hasZeroByte says of a text that no program can be given it.
-const hasZeroByte = "has a zero byte, which no program can be given; write random bytes in base64 or hex"
-
 func (s PluginSpec) validateTrust(field func(name, format string, args ...any) error) error {
 	if s.Checksum != "" {
 		if _, err := verify.ParseDigest(s.Checksum); err != nil {
@@ -230,25 +227,29 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}
-	for i, e := range s.Env { // never the text: it may be a secret
-		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
-			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value")
-		}
-		if strings.Contains(e, "\x00") {
-			return field(fmt.Sprintf("Env[%d]", i), hasZeroByte)
-		}
-	}
-	for i, a := range s.Args {
-		if strings.Contains(a, "\x00") {
-			return field(fmt.Sprintf("Args[%d]", i), hasZeroByte)
-		}
-	}
 	for r := range s.Rlimits {
 		if _, ok := procgroup.Resource(string(r)); !ok {
 			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
 		}
 	}
-	return s.validateSignature(field)
+	return cmp.Or(s.validateTexts(field), s.validateSignature(field))
+}
+
+// validateTexts refuses what no program can be given. It says nothing of the text, which may be a secret.
+func (s PluginSpec) validateTexts(field func(name, format string, args ...any) error) error {
+	for i, e := range s.Env {
+		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
+			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value")
+		}
+	}
+	for name, texts := range map[string][]string{"Env": s.Env, "Args": s.Args} {
+		for i, text := range texts {
+			if strings.Contains(text, "\x00") {
+				return field(fmt.Sprintf("%s[%d]", name, i), "has a zero byte, which no program can be given; write random bytes in base64 or hex")
+			}
+		}
+	}
+	return nil
 }
 
 func (s PluginSpec) validateSignature(field func(name, format string, args ...any) error) error {
