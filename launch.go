@@ -232,7 +232,10 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
 		}
 	}
-	return cmp.Or(s.validateTexts(field), s.validateSignature(field))
+	if err := s.validateTexts(field); err != nil {
+		return err
+	}
+	return s.validateSignature(field)
 }
 
 // validateTexts refuses what no program can be given. It says nothing of the text, which may be a secret.
