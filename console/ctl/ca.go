@@ -140,7 +140,9 @@ func ownsKey(path string, leaf *x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if public, ok := leaf.PublicKey.(interface{ Equal(other crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
+	if public, ok := leaf.PublicKey.(interface {
+		Equal(other crypto.PublicKey) bool
+	}); !ok || !public.Equal(key.Public()) {
 		return fmt.Errorf("%s does not fit %s beside it, of %q: one of them is another's, or damaged, and renewing certifies the key under "+
 			"that name. Remove both, and write new credentials with `connectpluginctl ca write SELF_ID DIR --dir CA`", path, certFile,
 			identityOf(leaf))
