@@ -248,6 +248,25 @@ class Hostile(unittest.TestCase):
             self.assertNotIn("\n", said)
         self.assertLess(max(map(len, lines), default=0), 2100)
 
+    def test_whoever_ends_registers_nothing_more(self) -> None:
+        enders: list[threading.Thread] = []
+
+        def act(name: str, *_: Any) -> None:
+            if name == "RegisterService":
+                enders.append(threading.Thread(target=plugin.stop))
+                enders[-1].start()
+                plugin._session._ended.wait(40)
+
+        host, plugin, lines = self.stage(act)
+        for n in range(5):
+            plugin.provide(f"clock{n}", "1.0.0", "clock.v1.ClockService", lambda _: None)
+        with self.assertRaises(Closed):
+            plugin.start()
+        for ender in enders:
+            ender.join()
+        self.assertEqual([1, 1], [host.count("RegisterService"), host.count("UnregisterService")])
+        self.assertNotIn("waiting for the host", "".join(lines))
+
     def test_a_refusal_is_shown_without_what_nobody_sees(self) -> None:
         def refuses(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, ILL + "x" * 4000)
