@@ -18,6 +18,7 @@ NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # the environment's: the host is reached where its URL says, as by Go and by the look before
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     NO_COMPRESSION,
     ("grpc.initial_reconnect_backoff_ms", 100),
