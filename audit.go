@@ -338,7 +338,7 @@ type AuditSinkConfig struct {
 	// Key signs the checkpoints. Whoever has it can write another log. Required.
 	Key ed25519.PrivateKey
 	// CheckpointEvery is after how many lines a checkpoint is written, at most 10,000, and
-	// CheckpointInterval after what time, where anything was. Zero means 1,000 and 1 min.
+	// CheckpointInterval after what time, 1 ms at least, where anything was. Zero means 1,000 and 1 min.
 	CheckpointEvery int
 	// CheckpointInterval is the time to CheckpointEvery.
 	CheckpointInterval time.Duration
@@ -346,11 +346,10 @@ type AuditSinkConfig struct {
 	// line behind its name. Nothing is ever deleted. Zero means 64 MiB.
 	MaxBytes int64
 	// Buffer is how many events wait to be written; more are dropped, and counted in the log.
-	// Zero means 4,096.
+	// At most 1,048,576. Zero means 4,096.
 	Buffer int
-	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink
-	// waits for it, and its callers do not: while it does not return, events wait in Buffer, and are
-	// dropped beyond that, which Logger is told. A panic of it is logged. May be nil.
+	// OnCheckpoint gets each checkpoint when it is on disk, to be kept elsewhere. The sink waits for it, and its callers do not: while it
+	// does not return, events wait in Buffer, and are dropped beyond that, which Logger is told. A panic of it is logged. May be nil.
 	OnCheckpoint func(AuditCheckpoint)
 	// Logger is told of what cannot be written or is dropped, and of a sink that stands still, once a minute with what it
 	// waits for, and when it goes on. Nil means slog.Default().
@@ -373,20 +372,21 @@ func NewAuditSink(cfg AuditSinkConfig) (*AuditSink, error) {
 		return nil, fieldError("Key", "is no Ed25519 private key; make one with ed25519.GenerateKey and keep it")
 	case cfg.CheckpointEvery < 0 || cfg.CheckpointEvery > auditlog.MaxEvery:
 		return nil, fieldError("CheckpointEvery", "must lie between 0, for the default, and %d", auditlog.MaxEvery)
-	case cfg.CheckpointInterval < 0:
-		return nil, fieldError("CheckpointInterval", isNegative)
 	case cfg.MaxBytes < 0:
 		return nil, fieldError("MaxBytes", isNegative)
 	case cfg.Buffer < 0:
 		return nil, fieldError("Buffer", isNegative)
+	case cfg.Buffer > auditlog.MaxBuffer:
+		return nil, fieldError("Buffer", "is more than %d", auditlog.MaxBuffer)
+	case cfg.CheckpointInterval != 0 && cfg.CheckpointInterval < leastDuration:
+		return nil, checkDuration("CheckpointInterval", cfg.CheckpointInterval, leastDuration)
 	}
 	trouble := &auditTrouble{log: danger(cfg.Logger)}
 	w, err := auditlog.Open(auditlog.Config{
-		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval,
-		MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer, OnCheckpoint: cfg.OnCheckpoint,
-		OnError: trouble.failed, OnWritten: trouble.over, OnBehind: func(b auditlog.Behind) {
-			trouble.log.Error("the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped",
-				keyCount, b.Dropped, keyReason, b.Reason())
+		Path: cfg.Path, Key: cfg.Key, Every: cfg.CheckpointEvery, Interval: cfg.CheckpointInterval, MaxBytes: cfg.MaxBytes, Buffer: cfg.Buffer,
+		OnCheckpoint: cfg.OnCheckpoint, OnError: trouble.failed, OnWritten: trouble.over, OnBehind: func(b auditlog.Behind) {
+			const text = "the audit log does not keep up; beyond AuditSinkConfig.Buffer events are dropped"
+			trouble.log.Error(text, keyCount, b.Dropped, keyReason, b.Reason())
 		},
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -149,6 +150,9 @@ func useless(p AuthProvider) string {
 			return absent
 		case p.ValidateToken == nil && !isToken(p.Token):
 			return "accepts nobody: give " + keys + " a function that says whose token it is (ValidateToken), or the one token of all callers"
+		case !isFieldName(p.Header):
+			return fmt.Sprintf("accepts nobody: no request has a header named %q; write a name of letters, digits and '-' into its Header, "+
+				"such as X-API-Key", p.Header)
 		}
 	default:
 		if isNil(p) {
@@ -156,6 +160,13 @@ func useless(p AuthProvider) string {
 		}
 	}
 	return ""
+}
+
+// isFieldName reports whether a text can be the name of a header field (RFC 9110, 5.6.2). Empty stands for the usual one.
+func isFieldName(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
 }
 
 // verifier names the sender of a request by its context and header. It returns

@@ -270,6 +270,10 @@ func LoadCredentials(config CredentialsConfig) (*tls.Config, error) {
 		return nil, fieldError("Dir", "is required to load credentials")
 	}
 
+	if config.CheckInterval < 0 {
+		return nil, fieldError("CheckInterval", isNegative)
+	}
+
 	trusted, err := readAuthorities(filepath.Join(config.Dir, credentialsCAFile))
 	if err != nil {
 		return nil, noCredentials(err)

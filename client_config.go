@@ -139,6 +139,9 @@ func (c *ClientConfig) validateSelf() error {
 			return fieldError("SelfVersion", "%v", err)
 		}
 	}
+	if err := checkCookie(c.MagicCookieKey, c.MagicCookieValue); err != nil {
+		return err
+	}
 	if err := c.Plugins.validateEntries(); err != nil {
 		return err
 	}

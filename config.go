@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 
@@ -235,6 +236,10 @@ func (c *ServeConfig) validateHosts() error {
 			return fieldError(fmt.Sprintf("Hosts[%d]", i), "%q is neither an IP address nor a host name; write it without scheme, brackets, "+
 				"port and path, and each name by itself, since there are no wildcards", host)
 		}
+		if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+			return fieldError(fmt.Sprintf("Hosts[%d]", i), "%q has other letters than those of ASCII, and clients ask for a name in them as IDNA "+
+				"writes it; write that, as in xn--bcher-kva.example", host)
+		}
 	}
 	return nil
 }
@@ -267,6 +272,8 @@ func (c *ServeConfig) validateAddrs() error {
 
 func (c *ServeConfig) validateMetrics() error {
 	switch {
+	case c.Metrics != nil && isNil(c.Metrics):
+		return fieldError("Metrics", isTypedNil)
 	case c.MetricsAddr != "" && c.Metrics == nil:
 		return fieldError("Metrics", "is required where MetricsAddr is set: the handler that answers scrapes, such as Handler of "+
 			"connectpluginotel.NewPrometheus")

@@ -435,6 +435,17 @@ func checkVersions(versions ...appVersion) error {
 	return nil
 }
 
+// checkCookie refuses a magic cookie that no handshake has room for.
+func checkCookie(key, value string) error {
+	for _, c := range []struct{ field, text string }{{"MagicCookieKey", key}, {"MagicCookieValue", value}} {
+		if len(c.text) > maxCookieLen {
+			return fieldError(c.field, "has %d bytes, and a handshake takes %d at most; it is no secret, and need not be long",
+				len(c.text), maxCookieLen)
+		}
+	}
+	return nil
+}
+
 // notServed is why nobody is served any more, and what to do where somebody else closed the listener.
 func notServed(listener string, err error) error {
 	if errors.Is(err, net.ErrClosed) {

@@ -449,7 +449,7 @@ func (c *ServeConfig) validateVersions() error {
 	case c.DeprecatedBelow > highest:
 		return fieldError("DeprecatedBelow", "must lie between 0 and ProtocolVersion (%d)", highest)
 	}
-	return nil
+	return checkCookie(c.MagicCookieKey, c.MagicCookieValue)
 }
 
 // leastTTL is the least life of what plugins have to renew: it has to reach them, and be used, before it ends.

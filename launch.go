@@ -227,17 +227,32 @@ func (s PluginSpec) validateTrust(field func(name, format string, args ...any) e
 	case s.Group != "" && s.User == "":
 		return field("User", "is empty; name the user to Group")
 	}
-	for i, e := range s.Env {
-		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
-			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value") // never the text: it may be a secret
-		}
-	}
 	for r := range s.Rlimits {
 		if _, ok := procgroup.Resource(string(r)); !ok {
 			return field(fmt.Sprintf("Rlimits[%q]", string(r)), "is not known on this system")
 		}
 	}
+	if err := s.validateTexts(field); err != nil {
+		return err
+	}
 	return s.validateSignature(field)
+}
+
+// validateTexts refuses what no program can be given. It says nothing of the text, which may be a secret.
+func (s PluginSpec) validateTexts(field func(name, format string, args ...any) error) error {
+	for i, e := range s.Env {
+		if key, _, ok := strings.Cut(e, "="); !ok || key == "" {
+			return field(fmt.Sprintf("Env[%d]", i), "has no key; write KEY=value")
+		}
+	}
+	for name, texts := range map[string][]string{"Env": s.Env, "Args": s.Args} {
+		for i, text := range texts {
+			if strings.Contains(text, "\x00") {
+				return field(fmt.Sprintf("%s[%d]", name, i), "has a zero byte, which no program can be given; write random bytes in base64 or hex")
+			}
+		}
+	}
+	return nil
 }
 
 func (s PluginSpec) validateSignature(field func(name, format string, args ...any) error) error {

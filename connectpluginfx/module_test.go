@@ -322,3 +322,37 @@ func TestStopLeavesTimeToOthers(t *testing.T) {
 		}
 	})
 }
+
+// An application that did not start leaves no plugin at the host, though the host takes it as soon as nobody waits for that any more.
+func TestWhatDoesNotStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	asked, answer, answered := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	host, _ := startHost(t, func(c *connectplugin.ServeConfig) {
+		c.Interceptors = []connect.Interceptor{connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+			return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+				if strings.HasSuffix(r.Spec().Procedure, "/Handshake") {
+					asked <- struct{}{}
+					<-answer
+					defer close(answered)
+				}
+				return next(ctx, r)
+			}
+		})}
+	})
+	var client *connectplugin.Client
+	app := fx.New(fx.NopLogger, connectpluginfx.PluginModule(config(t, host)), fx.Populate(&client))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if err := app.Start(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("start: %v", err)
+	}
+	if err := client.Connect(t.Context()); !errors.Is(err, connectplugin.ErrClientClosed) {
+		t.Errorf("connect after a start that failed: %v", err)
+	}
+	close(answer)
+	<-answered
+	hosttest.Eventually(t, "nobody is at the host", func() bool { return host.Usage().Identities == 0 })
+}

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -17,6 +18,7 @@ import (
 
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/bom"
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // authority are the commands about a certificate authority. They need no host.
@@ -113,12 +115,39 @@ func (t *tool) caRenew(load func() (*connectplugin.Authority, error)) *cobra.Com
 				return fmt.Errorf("%s is missing, and renewing keeps the key: put it back, or write new credentials with a new key, which "+
 					"pins of the former one do not accept, with `connectpluginctl ca write %s %s --dir CA`", key, selfID, args[0])
 			}
+			if err := ownsKey(key, leaf); err != nil {
+				return err
+			}
 			if err := a.WriteCredentials(args[0], selfID, names...); err != nil {
 				return err
 			}
 			return t.credentials(args[0])
 		},
 	}
+}
+
+// ownsKey refuses a key that is not the one of the certificate beside it. Whose credentials are renewed is read from that certificate, and
+// others' certificates are no secret: whoever may write into the directory would have its own key certified under another name.
+func ownsKey(path string, leaf *x509.Certificate) error {
+	text, err := certs.ReadPrivateFile(path)
+	if err != nil {
+		return err
+	}
+	key, err := certs.ParseKey(text)
+	if errors.Is(err, certs.ErrPEM) {
+		return nil // writing says what to do about it
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if public, ok := leaf.PublicKey.(interface {
+		Equal(other crypto.PublicKey) bool
+	}); !ok || !public.Equal(key.Public()) {
+		return fmt.Errorf("%s does not fit %s beside it, of %q: one of them is another's, or damaged, and renewing certifies the key under "+
+			"that name. Remove both, and write new credentials with `connectpluginctl ca write SELF_ID DIR --dir CA`", path, certFile,
+			identityOf(leaf))
+	}
+	return nil
 }
 
 func (t *tool) caList() *cobra.Command {

@@ -397,6 +397,30 @@ func TestCA(t *testing.T) {
 	}
 }
 
+// Whoever may write into the directory of its credentials has its key certified under its own name alone.
+func TestCA_AnothersCertificateBesideAKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca, operator, own := filepath.Join(dir, "ca"), filepath.Join(dir, "operator"), filepath.Join(dir, "own")
+	run(t, 0, "ca", "new", "--dir", ca)
+	run(t, 0, "ca", "write", "operator", operator, "--dir", ca)
+	run(t, 0, "ca", "write", "store", own, "--dir", ca)
+	shown, err := os.ReadFile(filepath.Join(operator, "tls.crt")) // as a server shows it to everybody
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(own, "tls.crt"), shown, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := run(t, 1, "ca", "renew", own, "--dir", ca); !strings.Contains(errs, "does not fit tls.crt beside it") {
+		t.Errorf("renewed: %s", errs)
+	}
+	if after, err := os.ReadFile(filepath.Join(own, "tls.crt")); err != nil || !bytes.Equal(shown, after) {
+		t.Errorf("the key of store was certified as operator (%v)", err)
+	}
+	run(t, 0, "ca", "renew", operator, "--dir", ca)
+}
+
 // What is typed wrongly is explained, with an exit code of its own.
 func TestUsage(t *testing.T) {
 	t.Parallel()

@@ -33,6 +33,24 @@ func TestTail_ValuesAreNoFields(t *testing.T) {
 	}
 }
 
+// Why it asks for a grant is a plugin's word, and passes for no other field, nor for a count.
+func TestTail_AReasonOfAPluginIsNoField(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[string]string{
+		"granted": ` because="logs grant=other (9 times)"`, // as a plugin said it
+		"denied":  ` because=logs grant=other (9 times)`,   // as the host did
+	} {
+		var out strings.Builder
+		e := &adminv1.AuditEvent{Time: timestamppb.Now(), Kind: kind, SelfId: "a", Reason: "logs grant=other (9 times)"}
+		if err := (&tool{out: &out}).event(e); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); !strings.HasSuffix(got, want+"\n") {
+			t.Errorf("%s is shown as %q", kind, got)
+		}
+	}
+}
+
 // JSON on a terminal steers it no more than a table does, and says the same to a program.
 func TestJSON_SteersNoTerminal(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	adminv1 "github.com/masegraye/connect-plugin-go/gen/admin/v1"
 )
 
@@ -85,10 +86,11 @@ func (t *tool) call(c *adminv1.CallInfo) error {
 // here is where people read times.
 var here = time.Local //nolint:gosmopolitan,gochecknoglobals // people compare them with their own clocks
 
-// apart quotes a value that could pass for several fields. Peers choose paths and names; the reason is the
-// host's own, and the last.
-func apart(name, value string) string {
-	if name != "because" && strings.ContainsAny(value, " \t=\"") {
+// apart quotes a value that could pass for several fields. Peers choose paths and names, and a plugin says why it asks for a grant; any
+// other reason is the host's own, and the last.
+func apart(kind, name, value string) string {
+	own := name == "because" && kind != string(connectplugin.AuditGranted)
+	if !own && strings.ContainsAny(value, " \t=\"") {
 		return strconv.Quote(value)
 	}
 	return value
@@ -121,7 +123,7 @@ func (t *tool) event(e *adminv1.AuditEvent) error {
 		case f.name == "":
 			text = append(text, f.value)
 		default:
-			text = append(text, f.name+"="+apart(f.name, f.value))
+			text = append(text, f.name+"="+apart(e.GetKind(), f.name, f.value))
 		}
 	}
 	if e.GetCount() > 1 {

@@ -19,6 +19,9 @@ import (
 // MaxEvery is how many lines there are between two checkpoints at most.
 const MaxEvery = 10_000
 
+// MaxBuffer is how many events may wait to be written.
+const MaxBuffer = 1 << 20
+
 // Defaults of a [Config].
 const (
 	defaultEvery    = 1_000

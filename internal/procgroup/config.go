@@ -64,10 +64,10 @@ func (c *Config) validate() error {
 	case c.Cgroup != "" && (!filepath.IsAbs(c.Cgroup) || strings.ContainsAny(c.Cgroup, " \t\r\n")):
 		return fmt.Errorf("%w: Cgroup: %q is no absolute path without white space", ErrConfig, c.Cgroup)
 	}
-	for _, texts := range [][]string{{c.Path, c.Dir}, c.Args, c.Env} {
-		for _, text := range texts {
-			if strings.IndexByte(text, 0) >= 0 {
-				return fmt.Errorf("%w: %q has a zero byte", ErrConfig, text)
+	for field, texts := range map[string][]string{"Path, Dir": {c.Path, c.Dir}, "Args": c.Args, "Env": c.Env} {
+		for i, text := range texts {
+			if strings.IndexByte(text, 0) >= 0 { // never the text: it may be a secret
+				return fmt.Errorf("%w: %s: [%d] has a zero byte", ErrConfig, field, i)
 			}
 		}
 	}

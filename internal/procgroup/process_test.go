@@ -292,10 +292,11 @@ func TestConfigIsChecked(t *testing.T) {
 	for name, cfg := range map[string]procgroup.Config{
 		"relative path": {Path: "program"},
 		"relative dir":  {Path: "/program", Dir: "dir"},
-		"zero byte":     {Path: "/program", Args: []string{"a\x00b"}},
+		"zero byte":     {Path: "/program", Args: []string{"a secret\x00b"}},
+		"and in Env":    {Path: "/program", Env: []string{"A=1", "KEY=a secret\x00b"}},
 		"limits":        {Path: "/program", Rlimits: []procgroup.Rlimit{{Soft: 2, Hard: 1}}},
 	} {
-		if _, err := new(procgroup.Starter).Start(&cfg); !errors.Is(err, procgroup.ErrConfig) {
+		if _, err := new(procgroup.Starter).Start(&cfg); !errors.Is(err, procgroup.ErrConfig) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -264,6 +264,15 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 	}
 }
 
+func TestLoadCredentials_ATimeThatNobodyCanMean(t *testing.T) {
+	t.Parallel()
+
+	_, err := connectplugin.LoadCredentials(connectplugin.CredentialsConfig{Dir: t.TempDir(), CheckInterval: -1})
+	if err == nil || !strings.HasSuffix(err.Error(), ": CheckInterval: is negative; write 0 for the default, or more") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A certificate manager's certificates have an intermediate, DNS names, and no
 // identity of ours: then whoever the authority verifies is a peer.
 func TestLoadCredentialsOfAnotherAuthority(t *testing.T) {

@@ -85,6 +85,8 @@ func TestNewAuditSink_Refuses(t *testing.T) {
 		"CheckpointInterval": {Path: path, Key: key, CheckpointInterval: -1},
 		"MaxBytes":           {Path: path, Key: key, MaxBytes: -1},
 		"Buffer":             {Path: path, Key: key, Buffer: -1},
+		"Buffer: is more":    {Path: path, Key: key, Buffer: 1 << 50},
+		"CheckpointInterval: 30ns is too short; write 1ms or more": {Path: path, Key: key, CheckpointInterval: 30},
 	} {
 		if _, err := connectplugin.NewAuditSink(cfg); !errors.Is(err, connectplugin.ErrInvalidConfig) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

@@ -26,7 +26,17 @@ func TestServeConfigThatNobodyCanMean(t *testing.T) {
 		"HealthProbe.Timeout: 3ns is too short; write 1ms or more": func(c *connectplugin.ServeConfig) { c.HealthProbe.Timeout = 3 },
 		"HandshakeAuth.MaxClockSkew: 2ns is too short; write 1ms":  func(c *connectplugin.ServeConfig) { c.HandshakeAuth.MaxClockSkew = 2 },
 		"Limits.KeepAliveTimeout: 10ns is too short; write 1µs":    func(c *connectplugin.ServeConfig) { c.Limits.KeepAliveTimeout = 10 },
-		"RateLimiter: holds a nil pointer":                         func(c *connectplugin.ServeConfig) { c.RateLimiter = (*connectplugin.TokenBucketLimiter)(nil) },
+		"Metrics: holds a nil pointer; write nil itself": func(c *connectplugin.ServeConfig) {
+			c.MetricsAddr, c.Metrics = "127.0.0.1:0", (*http.ServeMux)(nil)
+		},
+		"MagicCookieValue: has 257 bytes, and a handshake takes 256": func(c *connectplugin.ServeConfig) { c.MagicCookieValue = strings.Repeat("x", 257) },
+		`Hosts[0]: "bücher.example" has other letters than those of ASCII`: func(c *connectplugin.ServeConfig) {
+			c.Hosts = []string{"bücher.example"}
+		},
+		`AuthProviders[0]: accepts nobody: no request has a header named "X API Key"`: func(c *connectplugin.ServeConfig) {
+			c.AuthProviders = []connectplugin.AuthProvider{&connectplugin.TokenAuth{Token: "a-token", Header: "X API Key"}}
+		},
+		"RateLimiter: holds a nil pointer": func(c *connectplugin.ServeConfig) { c.RateLimiter = (*connectplugin.TokenBucketLimiter)(nil) },
 		`Policy.Plugins["x"].HostPlugins[0]: is empty; write a nam`: func(c *connectplugin.ServeConfig) {
 			c.Policy = &connectplugin.Policy{Plugins: map[string]connectplugin.PluginPolicy{"x": {HostPlugins: []string{""}}}}
 		},
@@ -51,6 +61,7 @@ func TestPluginServerConfigThatNobodyCanMean(t *testing.T) {
 		"GracefulShutdownTimeout: 10ns is too short; write 1ms or more":  func(c *connectplugin.PluginServerConfig) { c.GracefulShutdownTimeout = 10 },
 		`HostURL: is no URL; write for example "https://127.0.0.1:8443"`: func(c *connectplugin.PluginServerConfig) { c.Client.HostURL = "localhost:8443" },
 		"Timeout: 10ns is too short; write 1ms or more":                  func(c *connectplugin.PluginServerConfig) { c.Client.Timeout = 10 },
+		"MagicCookieKey: has 257 bytes, and a handshake takes 256":       func(c *connectplugin.PluginServerConfig) { c.Client.MagicCookieKey = strings.Repeat("x", 257) },
 	} {
 		cfg := &connectplugin.PluginServerConfig{
 			Client:   connectplugin.ClientConfig{HostURL: "http://127.0.0.1:1", SelfID: "x", AllowInsecure: true},

@@ -133,10 +133,12 @@ func TestAudit_H56_InMemoryPluginIsValidatedAndAllowed(t *testing.T) {
 			func(s *connectplugin.PluginSpec) { s.Dir = "run" },
 			`PluginSpec["echo"].Dir: "run" is not absolute; write the whole path, or leave it empty`,
 		},
-		"no implementation": {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return nil } }, "ImplFactory"},
-		"no handler":        {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return 1 } }, "no handler"},
-		"unclean path":      {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: "/a/../b"} }, "dot segments"},
-		"an error":          {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: echoPath, err: errors.New("broken")} }, "broken"},
+		"a zero byte":              {func(s *connectplugin.PluginSpec) { s.Env = []string{"A=1", "K=a secret\x00"} }, `["echo"].Env[1]: has a zero byte`},
+		"a zero byte of arguments": {func(s *connectplugin.PluginSpec) { s.Args = []string{"a secret\x00"} }, `["echo"].Args[0]: has a zero byte`},
+		"no implementation":        {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return nil } }, "ImplFactory"},
+		"no handler":               {func(s *connectplugin.PluginSpec) { s.ImplFactory = func() any { return 1 } }, "no handler"},
+		"unclean path":             {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: "/a/../b"} }, "dot segments"},
+		"an error":                 {func(s *connectplugin.PluginSpec) { s.Plugin = memoryPlugin{path: echoPath, err: errors.New("broken")} }, "broken"},
 		"another service": {func(s *connectplugin.PluginSpec) {
 			s.Plugin = memoryPlugin{path: echoPath, metadata: connectplugin.PluginMetadata{
 				Version: "1.0.0", Provides: []connectplugin.ServiceDeclaration{{Type: "other", Version: "1.0.0"}},
@@ -172,7 +174,7 @@ func TestAudit_H56_InMemoryPluginIsValidatedAndAllowed(t *testing.T) {
 				caller(t, h, "first")
 			}
 			_, err := h.Launcher().GetDefaultService("echo")
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "a secret") {
 				t.Errorf("error %v, want one about %q", err, tt.want)
 			}
 			if got := h.Plugins(); len(got) != want {

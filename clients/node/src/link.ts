@@ -32,15 +32,7 @@ export class HostLink {
 
   constructor(url: string, private readonly credentials: Credentials, private readonly trust: HostTrust, private readonly lost: () => void) {
     requireNode(TLSSocket.prototype, process.versions);
-    const parsed = URL.canParse(url) ? new URL(url) : undefined;
-    if (!parsed && /^https:\/\/[^/]*:\d+\/?$/.test(url)) {
-      throw new ConfigError(`host: ${JSON.stringify(url)} has no port, or no host, that there can be; write for example "https://127.0.0.1:8443", ` +
-        "with a port from 1 to 65535");
-    }
-    if (parsed?.port === "0") throw new ConfigError(`host: ${JSON.stringify(url)} has port 0; write one from 1 to 65535`);
-    if (parsed?.protocol !== "https:" || parsed.pathname !== "/" || parsed.search || parsed.hash || parsed.username) {
-      throw new ConfigError(`host: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
-    }
+    const parsed = parseBaseUrl("host", url);
     this.url = parsed.origin;
     const manager = (createConnection: () => TLSSocket) => new Http2SessionManager(
       this.url,
@@ -128,6 +120,23 @@ export class HostLink {
     socket.once("secureConnect", () => socket.once("error", broke).once("close", broke)); // calls hear of an error before the end
     return socket;
   }
+}
+
+/** Refuses what is no URL of a server, in which there may be a secret: then without it. */
+export function parseBaseUrl(field: string, url: string): URL {
+  if (/[@?#]/.test(url)) {
+    throw new ConfigError(`${field}: carries credentials, a query or a fragment; write for example "https://127.0.0.1:8443" and nothing else`);
+  }
+  const parsed = URL.canParse(url) ? new URL(url) : undefined;
+  if (!parsed && /^https:\/\/[^/]*:\d+\/?$/.test(url)) {
+    throw new ConfigError(`${field}: ${JSON.stringify(url)} has no port, or no host, that there can be; write for example "https://127.0.0.1:8443", ` +
+      "with a port from 1 to 65535");
+  }
+  if (parsed?.port === "0") throw new ConfigError(`${field}: ${JSON.stringify(url)} has port 0; write one from 1 to 65535`);
+  if (parsed?.protocol !== "https:" || parsed.pathname !== "/") {
+    throw new ConfigError(`${field}: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
+  }
+  return parsed;
 }
 
 /** Refuses a runtime that cannot bind proofs to a connection, before anything is sent. */

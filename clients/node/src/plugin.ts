@@ -4,7 +4,7 @@ import { Code, ConnectError, type ConnectRouter, type ServiceImpl, type Transpor
 import { type Protocol, ServiceRoute } from "./calls.js";
 import { CapabilityRoute, requestGrant } from "./capabilities.js";
 import { Closed, ConfigError, Unreachable } from "./errors.js";
-import { HostLink } from "./link.js";
+import { HostLink, parseBaseUrl } from "./link.js";
 import { Log } from "./log.js";
 import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
@@ -73,6 +73,7 @@ const cookie = ["CONNECT_PLUGIN", "d3f40b3c2e1a5f8b9c4d7e6a1b2c3d4e"] as const;
 export class Plugin {
   /** Aborts when the host or a signal asks the plugin to stop. A stream that could go on for ever ends itself then. */
   readonly stopping: AbortSignal;
+  readonly #options: PluginOptions; // not printed: the secret is among them
   readonly #stop = new AbortController();
   readonly #link: HostLink;
   readonly #session: Session;
@@ -89,8 +90,9 @@ export class Plugin {
   #health: { state: HealthState; reason: string } = { state: HealthState.HEALTHY, reason: "" };
   #stopped: Promise<void> | undefined;
 
-  constructor(private readonly options: PluginOptions) {
+  constructor(options: PluginOptions) {
     validate(options);
+    this.#options = options;
     this.stopping = this.#stop.signal;
     this.#log = new Log(options.log ?? (() => { /* nobody listens */ }), options.log ?? ((line) => console.error(`connectplugin: ${line}`)));
     this.#baseUrl = options.baseUrl ?? "";
@@ -115,6 +117,9 @@ export class Plugin {
     if (this.#server) throw new ConfigError("provide: the plugin has started");
     checkName("provide: type", type);
     checkVersion("provide: version", version);
+    if (this.#provided.some((p) => p.type === type)) {
+      throw new ConfigError(`provide: type: ${JSON.stringify(type)} is provided twice, and a plugin provides a type once`);
+    }
     this.#provided.push({ type, version, path: `/${service.typeName}/`, metadata });
     this.#adders.push((router) => router.service(service, implementation));
     return this;
@@ -144,7 +149,7 @@ export class Plugin {
     const key = JSON.stringify([type, constraint, reason]);
     let route = this.#capabilities.get(key);
     if (!route) {
-      route = new CapabilityRoute(this.#session, this.#link, { capabilityType: type, minVersion: constraint, reason }, this.options.timeoutMs ?? 10_000);
+      route = new CapabilityRoute(this.#session, this.#link, { capabilityType: type, minVersion: constraint, reason }, this.#options.timeoutMs ?? 10_000);
       if (this.#capabilities.size < mostCapabilities) this.#capabilities.set(key, route);
     }
     route.confirm();
@@ -154,26 +159,29 @@ export class Plugin {
   /** Asks the host for a grant, for who makes calls with it by hand. Its bearerToken goes to its endpointUrl and nowhere else.
    * capability does both, and renews it. */
   async requestCapability(capabilityType: string, minVersion = "", reason = ""): Promise<CapabilityGrant> {
-    const timeoutMs = this.options.timeoutMs ?? 10_000;
+    const timeoutMs = this.#options.timeoutMs ?? 10_000;
     return (await requestGrant(this.#session, this.#link, { capabilityType, minVersion, reason }, timeoutMs, timeoutMs)).grant;
   }
 
   /** Says how the plugin is. The host is told at once. Of the reason it gets one line of 1,024 bytes at most. */
   setHealth(state: HealthState, reason = ""): void {
+    if (![HealthState.HEALTHY, HealthState.DEGRADED, HealthState.UNHEALTHY].includes(state)) { // no host takes a report of another one
+      throw new ConfigError("setHealth: state: write HealthState.HEALTHY, DEGRADED or UNHEALTHY");
+    }
     this.#health = { state, reason: fitReason(reason) };
     this.#session.poke(true);
   }
 
   /** The id of this process at its host. It changes when the host forgot the plugin. */
   async runtimeId(): Promise<string> {
-    return (await this.#session.identity(this.options.timeoutMs ?? 10_000)).runtimeId;
+    return (await this.#session.identity(this.#options.timeoutMs ?? 10_000)).runtimeId;
   }
 
   /** Serves, enrols and registers. It waits for the host however long that takes, and resolves when the plugin can be called. It
    * rejects with HostNotTrusted or HandshakeRefused, and with Closed where the plugin is stopped before that. */
   async start(): Promise<void> {
-    const { host, port } = this.options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
-    this.#server = new Server(this.options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
+    const { host, port } = this.#options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
+    this.#server = new Server(this.#options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
     const listening = await this.#server.listen(host, port);
     this.#baseUrl ||= `https://${host.includes(":") ? `[${host}]` : host}:${listening}`;
     this.#session.start();
@@ -228,9 +236,9 @@ export class Plugin {
   }
 
   #declare(request: HandshakeRequest): void {
-    request.selfVersion = this.options.selfVersion ?? "";
+    request.selfVersion = this.#options.selfVersion ?? "";
     for (const { type, version, path } of this.#provided) request.provides.push({ $typeName: "connectplugin.v1.ServiceDeclaration", type, version, path });
-    for (const r of this.options.requires ?? []) {
+    for (const r of this.#options.requires ?? []) {
       const { type, minVersion = "" } = typeof r === "string" ? { type: r } : r;
       request.requires.push({ $typeName: "connectplugin.v1.ServiceDependency", type, minVersion, requiredForStartup: false, watchForChanges: false });
     }
@@ -257,9 +265,9 @@ export class Plugin {
     });
     router.service(PluginIdentity, {
       getPluginInfo: () => ({
-        selfId: this.options.selfId, selfVersion: this.options.selfVersion ?? "",
+        selfId: this.#options.selfId, selfVersion: this.#options.selfVersion ?? "",
         provides: this.#provided.map(({ type, version, path }) => ({ type, version, path })),
-        requires: (this.options.requires ?? []).map((r) => (typeof r === "string" ? { type: r } : r)),
+        requires: (this.#options.requires ?? []).map((r) => (typeof r === "string" ? { type: r } : r)),
       }),
       setRuntimeIdentity: enrolsItself,
     });
@@ -271,7 +279,20 @@ function validate(o: PluginOptions): void {
   if (!o.selfId) throw new ConfigError("selfId: is empty; write the name that the host's policy knows");
   checkName("selfId", o.selfId);
   checkVersion("selfVersion", o.selfVersion ?? "");
+  for (const [field, several] of [["requires", o.requires], ["hostPins", o.hostPins]] as const) {
+    if (typeof several === "string") {
+      throw new ConfigError(`${field}: is one text, of which each letter would count; write a list, [${JSON.stringify(several)}]`);
+    }
+  }
   for (const r of o.requires ?? []) checkName("requires", typeof r === "string" ? r : r.type);
+  if (typeof (o.credentials as unknown) !== "object" || !o.credentials) throw new ConfigError("credentials: are none; write new Credentials(DIRECTORY)");
+  if (o.baseUrl) parseBaseUrl("baseUrl", o.baseUrl);
+  if (o.address && !(Number.isInteger(o.address.port) && o.address.port >= 0 && o.address.port <= 65535 && o.address.host)) {
+    throw new ConfigError('address: is none; write for example { host: "10.0.0.7", port: 8443 }');
+  }
+  if ((o.magicCookie ?? cookie).some((text) => Buffer.byteLength(text) > mostOfCookie)) {
+    throw new ConfigError(`magicCookie: a handshake takes ${mostOfCookie} bytes at most of key and value each`);
+  }
   if (o.secret && o.secret.length < minSecretSize) {
     throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
   }
@@ -293,6 +314,7 @@ export function fitReason(reason: string): string {
 }
 
 const mostOfName = 128;
+const mostOfCookie = 256; // bytes
 
 /** Refuses a name that no host takes: of a plugin, or of a service type. */
 function checkName(field: string, name: string): void {

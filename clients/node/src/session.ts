@@ -235,6 +235,7 @@ export class Session {
       const broke = this.#takeBroken();
       return broke && !this.#ended.signal.aborted ? this.#interrupted(broke) : 0;
     } catch (e) {
+      if (e instanceof Closed) return undefined;
       if (e instanceof HandshakeRefused || (e instanceof HostNotTrusted && !this.#trusted) || isDefect(e)) {
         this.#error = e as Error;
         this.#tell();
@@ -301,8 +302,9 @@ export class Session {
   }
 
   async #register(identity: Identity): Promise<void> {
-    const done: string[] = [];
+    const done: string[] = (this.#registered = []);
     for (const said of this.settings.registrations()) {
+      if (this.#ended.signal.aborted) throw new Closed("the plugin ends"); // each may take its timeout
       try {
         done.push((await this.#registry.registerService(said, this.#options(identity))).registrationId);
       } catch (e) {
@@ -314,7 +316,6 @@ export class Session {
       }
       this.settings.log.say(`service registered: ${said.serviceType}`);
     }
-    this.#registered = done;
     this.#registeredAs = identity.runtimeId;
   }
 

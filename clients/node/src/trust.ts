@@ -40,6 +40,7 @@ export class Credentials {
           if (marks.some(([mark]) => content.toString("hex", 0, 3).startsWith(mark))) throw new ConfigError(`${names[i]} ${marked}`);
         }
         createSecureContext({ cert, key, ca }); // they fit together
+        requireWhole(names[2], ca.toString("latin1"));
         this.#files = { cert, key, ca };
         this.#stamp = stamp;
       }
@@ -48,6 +49,13 @@ export class Credentials {
     }
     return this.#files as Files;
   }
+}
+
+/** Refuses authorities that are not all there. Node takes such a file for one of fewer authorities, or of none, and then the host for a stranger. */
+function requireWhole(name: string, pem: string): void {
+  const begun = pem.match(/-----BEGIN [A-Z0-9 ]*CERTIFICATE-----/g) ?? [];
+  const whole = pem.match(/-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----[^-]*-----END \1-----/g) ?? [];
+  if (begun.length === 0 || whole.length < begun.length) throw new ConfigError(`${name} holds no whole PEM certificates`);
 }
 
 /** What the host's certificate has to be, in both directions: where the plugin calls and where it is called. */

@@ -7,7 +7,7 @@ import { inspect } from "node:util";
 import { Code, ConnectError, createClient, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { printable } from "../src/glyphs.js";
-import { type Credentials, HandshakeRefused, Plugin, PluginError } from "../src/index.js";
+import { Closed, type Credentials, HandshakeRefused, Plugin, PluginError } from "../src/index.js";
 import { ServiceRoute } from "../src/calls.js";
 import { Log } from "../src/log.js";
 import { HostTrust } from "../src/trust.js";
@@ -17,7 +17,7 @@ import { PluginControl, PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_
 import { ServiceRegistry, ServiceState } from "../src/wire/plugin/v1/registry_pb.js";
 import { issue } from "./issue.js";
 
-type Procedure = "handshake" | "report" | "watch" | "call" | "capability";
+type Procedure = "handshake" | "register" | "withdraw" | "report" | "watch" | "call" | "capability";
 
 interface Act {
   /** What the host does where a procedure is called. Where it returns, it answers as a host does. */
@@ -32,7 +32,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
   const mine = issue("mine");
   t.mock.method(HostTrust.prototype, "checkServer", () => undefined);
   t.mock.method(Math, "random", () => 0.99);
-  const counts = { handshake: 0, report: 0, watch: 0, call: 0, capability: 0, connections: 0 };
+  const counts = { handshake: 0, register: 0, withdraw: 0, report: 0, watch: 0, call: 0, capability: 0, connections: 0 };
   const connections = new Set<http2.Http2Session>();
   const cuts = new Map<string, () => void>();
   const play = (procedure: Procedure, context: HandlerContext) => {
@@ -55,6 +55,8 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
         },
       })
       .service(ServiceRegistry, {
+        registerService: (_, context) => (play("register", context), { registrationId: "one" }),
+        unregisterService: (_, context) => (play("withdraw", context), {}),
         async *watchService(_, context) {
           play("watch", context);
           for (const [i, endpointUrl] of urls.entries()) {
@@ -168,6 +170,16 @@ for (const [name, code] of [["a refusal", Code.PermissionDenied], ["an error", C
     for (const line of s.logged) assert.ok(!unseen.test(line) && !line.includes("\n") && line.length < 2_100, JSON.stringify(line));
   });
 }
+
+test("whoever ends registers nothing more, and withdraws what it has", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t, (procedure) => {
+    if (procedure === "register") void s.plugin.stop();
+  });
+  for (let i = 0; i < 5; i++) s.plugin.provide(`clock${i}`, "1.0.0", HandshakeService, {});
+  await assert.rejects(s.plugin.start(), Closed);
+  await s.plugin.stop();
+  assert.deepEqual([s.counts.register, s.counts.withdraw], [1, 1]);
+});
 
 test("refusals of a watch and of a capability are shown so, too", { timeout: 60_000 }, async (t) => {
   const s = await stage(t, (procedure) => {

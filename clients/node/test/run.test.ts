@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 import type { DescService } from "@bufbuild/protobuf";
-import { ConfigError, type Credentials, Plugin, type PluginOptions } from "../src/index.js";
+import { ConfigError, type Credentials, type HealthState, Plugin, type PluginOptions } from "../src/index.js";
 import { fitReason } from "../src/plugin.js";
 
 async function deadURL(): Promise<string> {
@@ -47,15 +47,26 @@ test("what no host takes is refused before it is asked", () => {
     [{ selfId: "a b" }, 'selfId: "a b" is no name'], [{ selfId: "x".repeat(129) }, "selfId"], [{ selfId: ".a" }, "selfId"],
     [{ selfVersion: "x" }, 'selfVersion: "x" is no semantic version'], [{ requires: ["a b"] }, 'requires: "a b" is no name'],
     [{ host: "https://127.0.0.1:99999" }, "a port from 1 to 65535"], [{ host: "https://127.0.0.1:0" }, "has port 0"],
-    [{ host: "rubbish" }, "is no base URL"],
+    [{ host: "rubbish" }, "is no base URL"], [{ host: "https://me:hidden@127.0.0.1:1" }, "host: carries credentials"],
+    [{ host: "https://:hidden@127.0.0.1:x" }, "host: carries credentials"], [{ host: "https://127.0.0.1:1?token=hidden" }, "host: carries credentials, a query"],
+    [{ credentials: "run/greeter" }, "credentials: are none; write new Credentials(DIRECTORY)"],
+    [{ requires: "clock" }, 'requires: is one text, of which each letter would count; write a list, ["clock"]'], [{ hostPins: "ab".repeat(32) }, "hostPins: is one text"],
+    [{ magicCookie: ["KEY", "x".repeat(257)] }, "magicCookie: a handshake takes 256 bytes"], [{ address: { host: "127.0.0.1", port: 65536 } }, "address: is none"],
+    [{ address: "127.0.0.1:1" }, "address: is none"], [{ baseUrl: "http://127.0.0.1:1" }, 'baseUrl: "http://127.0.0.1:1" is no base URL'],
+    [{ baseUrl: "https://me:hidden@127.0.0.1:1" }, "baseUrl: carries credentials"],
   ] as const) {
-    assert.throws(() => make(changed), (e: Error) => e instanceof ConfigError && e.message.includes(wanted), wanted);
+    const refused = (e: Error) => e instanceof ConfigError && e.message.includes(wanted) && !e.message.includes("hidden");
+    assert.throws(() => make(changed as unknown as Partial<PluginOptions>), refused, wanted);
   }
   const service = { typeName: "logger.v1.Logger" } as unknown as DescService;
   const plugin = make({ selfVersion: "v1.2", requires: ["b.c-d_e"] });
   assert.throws(() => plugin.provide("logger", "one", service, {}), /"one" is no semantic version/);
   assert.throws(() => plugin.provide("a/b", "1.0.0", service, {}), /"a\/b" is no name/);
-  for (const version of ["1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""]) plugin.provide("logger", version, service, {});
+  for (const [i, version] of ["1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""].entries()) plugin.provide(`logger${i}`, version, service, {});
+  assert.throws(() => plugin.provide("logger0", "1", service, {}), /"logger0" is provided twice/);
+  for (const state of ["up", 99, 0, undefined]) {
+    assert.throws(() => plugin.setHealth(state as unknown as HealthState), (e) => e instanceof ConfigError && /setHealth: state: write/.test(e.message));
+  }
 });
 
 test("any reason of health will do", () => {

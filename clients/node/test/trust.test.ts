@@ -1,12 +1,13 @@
 // Who is taken for the host.
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { createServer, TLSSocket } from "node:tls";
+import { inspect } from "node:util";
 import { ConfigError, Credentials, HostNotTrusted, Plugin } from "../src/index.js";
 import { requireNode } from "../src/link.js";
 import { healthProof } from "../src/transcript.js";
@@ -53,6 +54,45 @@ test("a byte order mark", () => {
     }
   } finally {
     rmSync(directory, { recursive: true });
+  }
+});
+
+test("files that are being replaced", () => {
+  const directory = mkdtempSync(join(tmpdir(), "replaced-")), one = issue("one"), two = issue("two");
+  let stamp = 1_000;
+  const put = (...contents: Buffer[]) => {
+    stamp++;
+    for (const [i, name] of ["tls.crt", "tls.key", "ca.crt"].entries()) {
+      writeFileSync(join(directory, name), contents[i] as Buffer);
+      utimesSync(join(directory, name), stamp, stamp);
+    }
+  };
+  try {
+    put(one.cert, one.keyPEM, one.cert);
+    const credentials = new Credentials(directory), good = credentials.read();
+    for (const [what, contents, says] of [
+      ["the certificate ahead of its key", [two.cert, one.keyPEM, one.cert], /mismatch/],
+      ["half an authority", [one.cert, one.keyPEM, one.cert.subarray(0, 200)], /ca\.crt holds no whole PEM certificates/],
+      ["one and a half", [one.cert, one.keyPEM, Buffer.concat([one.cert, two.cert.subarray(0, 200)])], /ca\.crt holds no whole PEM certificates/],
+      ["no authority yet", [one.cert, one.keyPEM, Buffer.alloc(0)], /ca\.crt holds no whole PEM certificates/],
+    ] as const) {
+      put(...contents);
+      assert.equal(credentials.read(), good, what);
+      assert.throws(() => new Credentials(directory), (e) => e instanceof ConfigError && says.test(e.message), what);
+    }
+    put(one.cert, one.keyPEM, Buffer.concat([Buffer.from("# Zürich\n"), two.cert, one.cert]));
+    assert.notEqual(credentials.read(), good);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test("a plugin is printed without its secret", () => {
+  const secret = Buffer.from("sixteen bytes or more");
+  const plugin = new Plugin({ host: "https://127.0.0.1:1", selfId: "a", credentials: own("plugin"), secret });
+  const printed = inspect(plugin, { depth: 10, showHidden: true }) + JSON.stringify(plugin);
+  for (const form of [secret.toString(), secret.toString("hex"), secret.toString("hex").replace(/..(?!$)/g, "$& "), [...secret].join(",")]) {
+    assert.ok(!printed.includes(form), printed);
   }
 });
 

@@ -18,6 +18,7 @@ NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # the environment's: the host is reached where its URL says, as by Go and by the look before
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     NO_COMPRESSION,
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -49,6 +50,22 @@ def _advice(code: int) -> str:
             "WriteCredentials write all three files again")
 
 
+def parse_base_url(field: str, url: str) -> tuple[str, int]:
+    """Returns the name and the port. Raises ConfigError for what is no URL of a server, in which there may be a secret: then without it."""
+    if any(c in url for c in "@?#"):
+        raise ConfigError(f'{field}: carries credentials, a query or a fragment; write for example "https://127.0.0.1:8443" and nothing else')
+    try:
+        parts = urlsplit(url)
+        port = 443 if parts.port is None else parts.port
+    except ValueError as e:  # a port, or an address in brackets
+        raise ConfigError(f'{field}: {url!r} is no base URL: {e}; write for example "https://127.0.0.1:8443"') from e
+    if port == 0:
+        raise ConfigError(f"{field}: {url!r} has port 0; write one from 1 to 65535")
+    if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/"):
+        raise ConfigError(f'{field}: {url!r} is no base URL; write for example "https://127.0.0.1:8443"')
+    return parts.hostname, port
+
+
 class _ForCalls:
     """A channel, and the calls that it carries."""
 
@@ -71,16 +88,7 @@ class HostLink:
 
     def __init__(self, url: str, credentials: Credentials, trust: HostTrust, lost: Callable[[], None],
                  log: Log, wake: Callable[[], None] = lambda: None) -> None:
-        try:
-            parts = urlsplit(url)
-            port = 443 if parts.port is None else parts.port
-        except ValueError as e:  # a port, or an address in brackets
-            raise ConfigError(f'host: {url!r} is no base URL: {e}; write for example "https://127.0.0.1:8443"') from e
-        if port == 0:
-            raise ConfigError(f"host: {url!r} has port 0; write one from 1 to 65535")
-        if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ConfigError(f'host: {url!r} is no base URL; write for example "https://127.0.0.1:8443"')
-        self.name, self.port = parts.hostname, port
+        self.name, self.port = parse_base_url("host", url)
         self.local = ""  # the address from which the host was reached
         self._credentials, self._trust, self._lost, self._log, self._wake = credentials, trust, lost, log, wake
         self._mu = threading.Lock()

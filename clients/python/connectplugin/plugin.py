@@ -1,17 +1,21 @@
 """A plugin process."""
+import _thread
+import contextlib
 import logging
+import re
 import signal
 import threading
 import unicodedata
+import weakref
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Sequence, TypeVar, Union
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, TypeVar, Union
 
 import grpc
 
 from .calls import ServiceChannel
 from .capabilities import CapabilityChannel, Wanted, request_grant
 from .errors import Closed, ConfigError, check_name, check_version
-from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable
+from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable, parse_base_url
 from .log import Log
 from .pace import Pace
 from .serving import Control, Refusal, new_server
@@ -27,6 +31,8 @@ from .wire import registry_pb2 as reg
 HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
 
 MAX_CHALLENGE = 64
+_MOST_COOKIE = 256  # bytes
+_LONGEST = 1e9  # seconds, of what a system can wait
 _MOST_CAPABILITIES = 256  # that are shared; of others each asker has its own
 
 _Opened = TypeVar("_Opened", Watch, ServiceChannel)
@@ -95,13 +101,26 @@ class Plugin:
             raise ConfigError("self_id: is empty; write the name that the host's policy knows")
         check_name("self_id", self_id, 128)
         check_version("self_version", self_version)
+        if isinstance(secret, str):
+            raise ConfigError("secret: is text; write bytes, as open(FILE, 'rb').read() returns them")
         if secret is not None and len(secret) < MIN_SECRET_SIZE:
             raise ConfigError(f"secret: has {len(secret)} bytes; write at least {MIN_SECRET_SIZE} random ones")
         check_mark("secret", secret or b"")
+        if not hasattr(credentials, "read"):
+            raise ConfigError("credentials: are none; write Credentials(DIRECTORY)")
+        for name, several in (("requires", requires), ("host_pins", host_pins)):
+            if isinstance(several, str):
+                raise ConfigError(f"{name}: is one text, of which each letter would count; write a list, [{several[:128]!r}]")
         if not 1 <= versions[0] <= versions[1]:
             raise ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on")
-        if workers < 2 or timeout <= 0 or report_every <= 0:
-            raise ConfigError("workers, timeout, report_every: write at least 2 workers and positive times")
+        if workers < 2 or not (0 < timeout < _LONGEST and 0 < report_every < _LONGEST):
+            raise ConfigError("workers, timeout, report_every: write at least 2 workers, and positive numbers of seconds")
+        if any(len(text.encode()) > _MOST_COOKIE for text in magic_cookie):
+            raise ConfigError(f"magic_cookie: a handshake takes {_MOST_COOKIE} bytes at most of key and value each")
+        if address and not re.fullmatch(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\[\]:/@\s]+):[0-9]{1,5}", address):
+            raise ConfigError(f'address: {address!r} is no host:port; write for example "10.0.0.7:8443"')
+        if base_url:
+            parse_base_url("base_url", base_url)
         self._log = Log(logger or logging.getLogger("connectplugin"))
         self._credentials, self._trust = credentials, HostTrust(credentials, host_identity, host_pins)
         self._self_id, self._self_version = self_id, self_version
@@ -120,7 +139,7 @@ class Plugin:
         self._mu = threading.Lock()
         # Guarded by _mu.
         self._health: tuple[lc.HealthState, str] = (HEALTHY, "")
-        self._open: list[Union[Watch, ServiceChannel]] = []
+        self._open: weakref.WeakSet[Union[Watch, ServiceChannel]] = weakref.WeakSet()  # what nobody has any more has ended
         self._capabilities: dict[Wanted, CapabilityChannel] = {}
         self._stopped = False
         self._grace = 10.0
@@ -135,6 +154,10 @@ class Plugin:
             raise ConfigError("provide: the plugin has started")
         check_name("provide: service_type", service_type, 128)
         check_version("provide: version", version)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", service):
+            raise ConfigError(f"provide: service: {service[:128]!r} is no gRPC service; write its full name, such as 'greeter.v1.Greeter'")
+        if any(p.type == service_type for p in self._provided):
+            raise ConfigError(f"provide: service_type: {service_type!r} is provided twice, and a plugin provides a type once")
         self._provided.append(_Provided(service_type, version, f"/{service}/", dict(metadata or {})))
         self._adders.append(add)
 
@@ -169,6 +192,8 @@ class Plugin:
     def set_health(self, state: lc.HealthState, reason: str = "") -> None:
         """Says how the plugin is: HEALTHY, DEGRADED or UNHEALTHY. The host is told at once. Of reason it gets one line of
         1,024 bytes at most."""
+        if state not in (HEALTHY, DEGRADED, UNHEALTHY):  # no host takes a report of another one
+            raise ConfigError("set_health: state: write HEALTHY, DEGRADED or UNHEALTHY")
         with self._mu:
             self._health = (state, fit_reason(reason))
         self._session.poke(report=True)
@@ -196,19 +221,31 @@ class Plugin:
     def run(self) -> None:
         """Starts, unless it has started, and serves until SIGTERM, SIGINT or the host asks to stop. Then it withdraws what
         it offers, finishes the calls in flight, and leaves. It returns then, also where the host was never there."""
+        with self._signals():
+            try:
+                if self._server is None:
+                    self.start()
+                while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
+                    self._session.raise_error()
+            except Closed:
+                if not self.stopping.is_set():
+                    raise
+            finally:
+                self.stop()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Has signals stop the plugin meanwhile. Python has a handler run in between whatever the main thread does, which may hold the
+        lock of the event: another thread sets it."""
+        before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self.stopping.set())
+                before[number] = signal.signal(number, lambda *_: _thread.start_new_thread(self.stopping.set, ()))
         try:
-            if self._server is None:
-                self.start()
-            while not self.stopping.wait(0.2):  # a wait without a limit would keep signals from Python's main thread
-                self._session.raise_error()
-        except Closed:
-            if not self.stopping.is_set():
-                raise
+            yield
         finally:
-            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def stop(self) -> None:
         """Withdraws what the plugin offers, finishes the calls in flight, at most for the grace, and gives the identity
@@ -218,7 +255,8 @@ class Plugin:
             if self._stopped:
                 return
             self._stopped = True
-            opened, self._open = self._open, []
+            opened = list(self._open)
+            self._open.clear()
         self._session.end()
         self._session.withdraw()
         if self._server is not None:
@@ -246,7 +284,7 @@ class Plugin:
         with self._mu:
             if self._stopped:
                 raise Closed("the plugin has ended")
-            self._open.append(opened)
+            self._open.add(opened)
         return opened
 
     def _declare(self, request: hs.HandshakeRequest) -> None:
@@ -285,7 +323,11 @@ class Plugin:
         self.stopping.set()
 
     def __enter__(self) -> "Plugin":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()  # __exit__ does not come
+            raise
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 import grpc
 import ssl
 
-from .errors import HostNotTrusted
+from .errors import ConfigError, HostNotTrusted
 from .log import Log
 from .trust import Credentials, HostTrust, outlived
 from .wire import handshake_pb2 as hs
@@ -18,6 +18,8 @@ from .workers import Workers
 _POOL = "experimental_thread_pool"  # grpcio's name for the threads that a handler of its own has
 _CONTROL_WORKERS = 4
 _HANDSHAKE = ("grpc.server_handshake_timeout_ms", 10_000)  # 120 s by default, in which who says nothing holds a descriptor
+
+_ALONE = ("grpc.so_reuseport", 0)  # else another process may listen there, too, and get a part of the calls
 
 _CONTROL, _IDENTITY = "connectplugin.v1.PluginControl", "connectplugin.v1.PluginIdentity"
 
@@ -143,7 +145,7 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
     apart = futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")
     shared = Workers(workers)
-    server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, *options))
+    server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, _ALONE, *options))
     server.add_generic_rpc_handlers(_control_handlers(control, apart))
 
     served = [credentials.read()]
@@ -159,7 +161,10 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
         served[0] = files
         return configuration()
 
-    port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(configuration(), renewed, True))
+    try:
+        port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(configuration(), renewed, True))
+    except RuntimeError as e:
+        raise ConfigError(f"address: nobody can listen on {address}: another process does, or it is none of this machine's") from e
     return server, port
 
 

@@ -201,6 +201,8 @@ class Session:
                     return
                 self._log.warning("the host is not trusted: %s", e)
                 self._hold(self._pace.failed(e))
+            except Closed:
+                return
             except _Lost:
                 self._hold(self._pace.lost())
             except _Forgotten as e:
@@ -287,8 +289,11 @@ class Session:
         return call(message, metadata=identity.metadata() if identity else (), timeout=timeout or self._settings.timeout)
 
     def _register(self, identity: Identity) -> None:
-        done = []
+        done: list[str] = []
+        self._registered = done
         for message in self._registrations():
+            if self._ended.is_set():  # each may take its timeout
+                raise Closed("the plugin ends")
             try:
                 answer = self._call("ServiceRegistry/RegisterService", message, reg.RegisterServiceResponse, identity)
             except grpc.RpcError as e:
@@ -299,7 +304,7 @@ class Session:
                 raise
             done.append(answer.registration_id)
             self._log.info("service registered: %s", message.service_type)
-        self._registered, self._registered_as = done, identity.runtime_id
+        self._registered_as = identity.runtime_id
 
     def _exchange(self, current: Optional[Identity]) -> Identity:
         """One handshake: a renewal where there is an identity, an enrolment otherwise."""

@@ -35,36 +35,33 @@ class Credentials:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._stamp: Optional[tuple[int, ...]] = None
-        self._files: Optional[Files] = None
+        self._good: Optional[tuple[Files, ssl.SSLContext]] = None
         self.read()
 
     def read(self) -> Files:
         """Returns the files as they are now; the last good ones while they are being replaced."""
-        names = [os.path.join(self.directory, n) for n in ("tls.crt", "tls.key", "ca.crt")]
-        try:
-            stamp = tuple(os.stat(n).st_mtime_ns for n in names)
-            if stamp != self._stamp:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                files = Files(*(_content(n) for n in names))
-                context.load_cert_chain(names[0], names[1])  # they fit together
-                self._files, self._stamp = files, stamp
-        except (OSError, ConfigError) as e:  # ssl.SSLError is an OSError
-            if self._files is None:
-                raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
-        assert self._files is not None
-        return self._files
+        return self._read()[0]
 
     def client_context(self) -> ssl.SSLContext:
-        """The client side for Python's own TLS: 1.3, and h2 alone."""
-        files = self.read()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cadata=files.authorities.decode())
-        # As in Go, and in gRPC's own TLS, an intermediate authority in ca.crt is trusted without its root.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_cert_chain(os.path.join(self.directory, "tls.crt"), os.path.join(self.directory, "tls.key"))
-        context.set_alpn_protocols(["h2"])
-        return context
+        """The client side for Python's own TLS: 1.3, and h2 alone. It shows what read returns: of files that are being replaced there
+        may be none that fit together."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Files, ssl.SSLContext]:
+        names = [os.path.join(self.directory, n) for n in ("tls.crt", "tls.key", "ca.crt")]
+        try:
+            stamp = _stamp(names)
+            if stamp != self._stamp:
+                files = Files(*(_content(n) for n in names))
+                context = _client_context(names, files.authorities)
+                if _stamp(names) != stamp:  # the context would be made of others
+                    raise OSError("they are being replaced")
+                self._good, self._stamp = (files, context), stamp
+        except (OSError, ValueError) as e:  # ssl.SSLError is an OSError, ConfigError a ValueError
+            if self._good is None:
+                raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
+        assert self._good is not None
+        return self._good
 
 
 class HostTrust:
@@ -130,6 +127,30 @@ def _host_of_domain(pem: bytes) -> str:
         raise ConfigError("host_identity: the plugin's certificate does not tell which host is its own; "
                           "write the host's SPIFFE id, or host_pins")
     return f"spiffe://{match[1]}/host"
+
+
+def _stamp(names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(os.stat(n).st_mtime_ns for n in names)
+
+
+def _client_context(names: Sequence[str], authorities: bytes) -> ssl.SSLContext:
+    """Makes it of files that fit together. Raises what is wrong with others."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # As in Go, and in gRPC's own TLS, an intermediate authority in ca.crt is trusted without its root.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_cert_chain(names[0], names[1], _no_passphrase)
+    try:
+        context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))  # comments may be in any language
+    except (ssl.SSLError, ValueError) as e:
+        raise ConfigError(f"{names[2]} holds no whole PEM certificates: {e}") from e
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _no_passphrase() -> bytes:
+    """Keeps OpenSSL from asking whoever sits at the terminal, and from waiting for ever where nobody does."""
+    raise ConfigError("tls.key has a passphrase; write the key without one")
 
 
 def _content(name: str) -> bytes:

@@ -45,20 +45,15 @@ class ServiceState:
 
 class Watch:
     """Iterates over the states of one type. Each state comes once; a broken stream is resumed where it was. It ends with
-    a grpc.RpcError where the host refuses the watch, and quietly when it or the plugin is closed."""
+    a grpc.RpcError where the host refuses the watch, and quietly when it or the plugin is closed. Who leaves a loop over it, and keeps
+    it nowhere else, has ended it at the host, too."""
 
     def __init__(self, session: Session, link: HostLink, service_type: str,
                  opened: Callable[[Identity], None] = lambda _: None, broken: Callable[[], None] = lambda: None,
                  resumes: bool = True) -> None:
-        self._session, self._link, self._type, self._resumes = session, link, service_type, resumes
-        self._opened, self._broken = opened, broken
-        self._closed = threading.Event()
-        self._mu = threading.Lock()
-        self._stream: Optional[grpc.Call] = None
-        self._sequence, self._epoch = 0, ""
-        self._last: Optional[reg.WatchServiceEvent] = None
-        self._failures = 0
-        self._states = self._follow()
+        # What is followed knows nothing of the Watch, so that this goes when nobody has it any more, and its stream with it.
+        self._following = _Following(session, link, service_type, opened, broken, resumes)
+        self._states = self._following.states()
 
     def __iter__(self) -> Iterator[ServiceState]:
         return self
@@ -68,12 +63,28 @@ class Watch:
 
     def close(self) -> None:
         """Ends the iteration, also from another thread."""
+        self._following.close()
+
+
+class _Following:
+    def __init__(self, session: Session, link: HostLink, service_type: str, opened: Callable[[Identity], None], broken: Callable[[], None],
+                 resumes: bool) -> None:
+        self._session, self._link, self._type, self._resumes = session, link, service_type, resumes
+        self._opened, self._broken = opened, broken
+        self._closed = threading.Event()
+        self._mu = threading.Lock()
+        self._stream: Optional[grpc.Call] = None
+        self._sequence, self._epoch = 0, ""
+        self._last: Optional[reg.WatchServiceEvent] = None
+        self._failures = 0
+
+    def close(self) -> None:
         self._closed.set()
         with self._mu:
             if self._stream is not None:
                 self._stream.cancel()
 
-    def _follow(self) -> Iterator[ServiceState]:
+    def states(self) -> Iterator[ServiceState]:
         while not self._closed.is_set():
             identity: Optional[Identity] = None
             came = float("inf")  # the first state

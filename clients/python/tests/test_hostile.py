@@ -1,10 +1,12 @@
 """What a host can make a plugin do, and show, that means it ill."""
+import gc
 import logging
 import socket
 import threading
 import time
 import traceback
 import unittest
+import weakref
 from concurrent import futures
 from typing import Any, Callable, Iterator, Optional
 from unittest import mock
@@ -246,6 +248,25 @@ class Hostile(unittest.TestCase):
             self.assertNotIn("\n", said)
         self.assertLess(max(map(len, lines), default=0), 2100)
 
+    def test_whoever_ends_registers_nothing_more(self) -> None:
+        enders: list[threading.Thread] = []
+
+        def act(name: str, *_: Any) -> None:
+            if name == "RegisterService":
+                enders.append(threading.Thread(target=plugin.stop))
+                enders[-1].start()
+                plugin._session._ended.wait(40)
+
+        host, plugin, lines = self.stage(act)
+        for n in range(5):
+            plugin.provide(f"clock{n}", "1.0.0", "clock.v1.ClockService", lambda _: None)
+        with self.assertRaises(Closed):
+            plugin.start()
+        for ender in enders:
+            ender.join()
+        self.assertEqual([1, 1], [host.count("RegisterService"), host.count("UnregisterService")])
+        self.assertNotIn("waiting for the host", "".join(lines))
+
     def test_a_refusal_is_shown_without_what_nobody_sees(self) -> None:
         def refuses(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, ILL + "x" * 4000)
@@ -310,6 +331,28 @@ class Hostile(unittest.TestCase):
         self.assertIs(grpc.StatusCode.NOT_FOUND, code())
         allowed.set()
         self.until(lambda: code() is grpc.StatusCode.UNAVAILABLE, lambda: host.counts)  # the host names no provider
+
+    def test_who_leaves_a_loop_over_a_watch_has_ended_it(self) -> None:
+        ended = threading.Semaphore(0)
+
+        def act(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
+            if name == "WatchService":
+                context.add_callback(ended.release)
+
+        host, plugin, _ = self.stage(act)
+        host.urls = ["https://127.0.0.1/services/clock/p"] * 2
+        plugin.start()
+        for _ in range(3):
+            for state in plugin.watch("clock"):
+                self.assertEqual("clock", state.service_type)
+                break
+            self.assertTrue(ended.acquire(timeout=40), "the host still tells somebody who has gone")
+        with plugin.service("clock") as channel:
+            pass
+        gone = weakref.ref(channel)
+        del channel
+        gc.collect()
+        self.assertIsNone(gone(), "a channel that was closed is kept")
 
     def test_a_route_that_is_no_url_is_none(self) -> None:
         host, plugin, _ = self.stage(lambda *_: None)

@@ -1,4 +1,6 @@
 """Which channels a plugin's words and calls go over."""
+import os
+import socket
 import threading
 import time
 import unittest
@@ -150,6 +152,18 @@ class Channels(unittest.TestCase):
         with mock.patch.object(self.link, "_look", lambda _: b"another"):
             self.link.reach(5)
         self.report()
+
+    def test_a_proxy_of_the_environment_gets_nothing(self) -> None:
+        self.host.released.set()
+        with socket.create_server(("127.0.0.1", 0)) as proxy:
+            address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+            names = ("grpc_proxy", "https_proxy", "http_proxy")
+            with mock.patch.dict(os.environ, {**dict.fromkeys(names, address), "no_grpc_proxy": "", "no_proxy": ""}):
+                self.link.close()
+                with mock.patch.object(self.link, "_look", lambda _: b"leaf"):
+                    self.link.reach(5)
+                self.report()
+                self.assertEqual(b"", self.link.call("unary_unary", "/a.A/One", same, same)(b"", timeout=20))
 
     def test_a_place_is_free_again(self) -> None:
         self.host.released.set()

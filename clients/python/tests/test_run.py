@@ -2,6 +2,8 @@
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import unittest
 from typing import Any
 from unittest import mock
@@ -23,8 +25,9 @@ class Away(unittest.TestCase):
                         os.kill(os.getpid(), signal.SIGTERM)
                     raise Unreachable("nobody listens")
 
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    self.addCleanup(signal.signal, number, signal.getsignal(number))
+                before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+                for number, handler in before.items():
+                    self.addCleanup(signal.signal, number, handler)
                 with mock.patch.object(HostLink, "reach", side_effect=reach), \
                         mock.patch("connectplugin.plugin.new_server", return_value=(mock.MagicMock(), 1)), \
                         self.assertLogs("connectplugin", "WARNING") as logs:
@@ -32,6 +35,41 @@ class Away(unittest.TestCase):
                            host_identity="spiffe://td.test/host").run()
                 self.assertEqual([r.getMessage() for r in logs.records], ["waiting for the host: nobody listens"])
                 self.assertGreaterEqual(asked[0], 3)
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self.assertIs(before[number], signal.getsignal(number), "a program that goes on ends by signals as before")
+
+
+    def test_a_signal_comes_while_the_main_thread_looks_whether_one_came(self) -> None:
+        # In a process of its own, which nothing but its end by force would get out of the lock again.
+        subprocess.run([sys.executable, "-c", _SIGNALLED], check=True, timeout=60, stderr=subprocess.DEVNULL)
+
+    def test_what_does_not_start_leaves_nothing(self) -> None:
+        server = mock.MagicMock()
+        with mock.patch("connectplugin.plugin.new_server", return_value=(server, 1)), \
+                mock.patch.object(HostLink, "reach", side_effect=HostNotTrusted("it is another")), self.assertRaises(HostNotTrusted):
+            with Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), address="127.0.0.1:0",
+                        host_identity="spiffe://td.test/host"):
+                self.fail("it has started")
+        server.stop.assert_called_once()
+
+
+_SIGNALLED = """
+import signal
+from unittest import mock
+from connectplugin import Plugin
+from connectplugin.link import HostLink, Unreachable
+
+plugin = Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), host_identity="spiffe://td.test/host")
+waits = plugin.stopping._cond.wait
+
+def wait(limit):  # with the lock of the event
+    signal.raise_signal(signal.SIGTERM)
+    return waits(limit)
+
+plugin.stopping._cond.wait = wait
+with mock.patch.object(HostLink, "reach", side_effect=Unreachable("nobody listens")):
+    plugin.run()
+"""
 
 
 class Config(unittest.TestCase):
@@ -51,17 +89,43 @@ class Config(unittest.TestCase):
             ({"host": "https://127.0.0.1:0"}, "port 0"),
             ({"host": "https://[::1"}, "is no base URL"),
             ({"host": "https://127.0.0.1:x"}, "is no base URL"),
+            ({"host": "https://me:hidden@127.0.0.1:1"}, "host: carries credentials"),
+            ({"host": "https://me:hidden@127.0.0.1:x"}, "host: carries credentials"),
+            ({"host": "https://127.0.0.1:1?token=hidden"}, "host: carries credentials, a query"),
+            ({"credentials": "run/greeter"}, "credentials: are none; write Credentials(DIRECTORY)"),
+            ({"secret": "sixteen letters or more"}, "secret: is text; write bytes"),
+            ({"requires": "clock"}, "requires: is one text, of which each letter would count; write a list, ['clock']"),
+            ({"host_pins": "ab" * 32}, "host_pins: is one text"),
+            ({"timeout": float("nan")}, "timeout"),
+            ({"timeout": float("inf")}, "timeout"),
+            ({"report_every": float("nan")}, "report_every"),
+            ({"magic_cookie": ("KEY", "x" * 257)}, "magic_cookie: a handshake takes 256 bytes"),
+            ({"address": "127.0.0.1"}, "address: '127.0.0.1' is no host:port"),
+            ({"address": "https://127.0.0.1:1"}, "address: 'https://127.0.0.1:1' is no host:port"),
+            ({"base_url": "http://127.0.0.1:1"}, "base_url: 'http://127.0.0.1:1' is no base URL"),
+            ({"base_url": "https://me:hidden@127.0.0.1:1"}, "base_url: carries credentials"),
         ):
             with self.subTest(changed), self.assertRaises(ConfigError) as raised:
                 make(**changed)
             self.assertIn(wanted, str(raised.exception))
+            self.assertNotIn("hidden", str(raised.exception))
+        for address in ("127.0.0.1:0", "[::1]:8443", "localhost:1"):
+            make(address=address, base_url="https://greeter.example")
         plugin = make(self_version="v1.2", requires=["b.c-d_e"])
         for service_type, version, wanted in (("logger", "one", "'one' is no semantic version"), ("a/b", "1.0.0", "'a/b' is no name")):
             with self.assertRaises(ConfigError) as raised:
                 plugin.provide(service_type, version, "logger.v1.Logger", mock.Mock())
             self.assertIn(wanted, str(raised.exception))
-        for version in ("1", "1.2", "1.2.3-rc.1+build", "v2.0.0", ""):
-            plugin.provide("logger", version, "logger.v1.Logger", mock.Mock())
+        for i, version in enumerate(("1", "1.2", "1.2.3-rc.1+build", "v2.0.0", "")):
+            plugin.provide(f"logger{i}", version, "logger.v1.Logger", mock.Mock())
+        for service_type, service, wanted in (("logger0", "logger.v1.Logger", "'logger0' is provided twice"), ("a", "/a.A/", "'/a.A/' is no gRPC service")):
+            with self.assertRaises(ConfigError) as raised:
+                plugin.provide(service_type, "1", service, mock.Mock())
+            self.assertIn(wanted, str(raised.exception))
+        for state in ("up", 99, 0, None):
+            with self.assertRaises(ConfigError) as raised:
+                plugin.set_health(state)  # type: ignore[arg-type]
+            self.assertIn("set_health: state: write HEALTHY", str(raised.exception))
 
     def test_any_reason_of_health_will_do(self) -> None:
         for reason, wanted in (

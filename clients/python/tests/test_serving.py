@@ -9,7 +9,7 @@ from unittest import mock
 
 import grpc
 
-from connectplugin import Plugin, link
+from connectplugin import ConfigError, Plugin, link
 from connectplugin.log import Log
 from connectplugin.serving import Control, OnlyHost, new_server
 from connectplugin.wire import lifecycle_pb2 as lc
@@ -42,11 +42,23 @@ class Serving(unittest.TestCase):
             "Follow": grpc.unary_stream_rpc_method_handler(lambda request, context: iter([serve(request, context)])),
             "Set": grpc.stream_unary_rpc_method_handler(lambda requests, context: serve(b"".join(requests), context)),
         }),))
+        self.port = port
         server.start()
         self.addCleanup(lambda: server.stop(None).wait())
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.addCleanup(channel.close)
         return channel
+
+    def test_two_plugins_do_not_share_an_address(self) -> None:
+        self.stage(lambda *_: b"")
+        control = Control(lambda _: lc.GetHealthResponse(), lambda _: None, lambda _: None)
+
+        def another(address: str) -> int:
+            return new_server(mock.Mock(), mock.Mock(), control, address, 2, (), Log(logging.Logger("serving")))[1]
+
+        with self.assertRaisesRegex(ConfigError, f"address: nobody can listen on 127.0.0.1:{self.port}: another process does"):
+            another(f"127.0.0.1:{self.port}")
+        self.assertNotEqual(self.port, another("127.0.0.1:0"))
 
     def test_whoever_is_refused_holds_no_worker(self) -> None:
         channel = self.stage(lambda request, _: bytes(request))

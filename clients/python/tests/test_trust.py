@@ -1,5 +1,6 @@
 """Who is taken for the host."""
 import base64
+import os
 import pathlib
 import shutil
 import ssl
@@ -107,6 +108,47 @@ def issue(directory: str, name: str, by: str = "") -> None:
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={name}",
                     "-addext", "subjectAltName=DNS:localhost", *issuer, "-keyout", f"{name}.key", "-out", f"{name}.crt"],
                    cwd=directory, check=True, capture_output=True)
+
+
+class Replaced(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
+    def test_files_that_are_being_replaced(self) -> None:
+        """Who connects meanwhile does so with the last good ones: an error would end the plugin."""
+        with tempfile.TemporaryDirectory() as directory:
+            at = pathlib.Path(directory)
+            issue(directory, "one")
+            issue(directory, "two")
+            subprocess.run(["openssl", "ec", "-in", "one.key", "-aes256", "-passout", "pass:a phrase", "-out", "locked.key"], cwd=directory,
+                           check=True, capture_output=True)
+            one, key, two = ((at / n).read_bytes() for n in ("one.crt", "one.key", "two.crt"))
+            stamp = 1_000
+
+            def put(*contents: bytes) -> None:
+                nonlocal stamp
+                stamp += 1
+                for name, content in zip(("tls.crt", "tls.key", "ca.crt"), contents):
+                    (at / name).write_bytes(content)
+                    os.utime(at / name, (stamp, stamp))
+
+            put(one, key, one)
+            credentials = cp.Credentials(directory)
+            good = credentials.read()
+            for what, contents, says in (
+                ("the certificate ahead of its key", (two, key, one), "MISMATCH"), ("no certificate yet", (b"", key, one), "PEM"),
+                ("no key yet", (one, b"", one), "PEM"), ("half an authority", (one, key, one[:300]), "ca.crt holds no whole PEM"),
+                ("one and a half", (one, key, one + two[:300]), "ca.crt holds no whole PEM"),
+                ("no authority yet", (one, key, b""), "ca.crt holds no whole PEM"),
+                ("a key that asks whoever is at the terminal", (one, (at / "locked.key").read_bytes(), one), "tls.key has a passphrase"),
+            ):
+                with self.subTest(what):
+                    put(*contents)
+                    credentials.client_context()
+                    self.assertEqual(good, credentials.read())
+                    with self.assertRaisesRegex(cp.ConfigError, says):
+                        cp.Credentials(directory)
+            put(one, key, "# Zürich\n".encode() + two)
+            credentials.client_context()
+            self.assertNotEqual(good, credentials.read())
 
 
 class Authorities(unittest.TestCase):
