@@ -4,7 +4,7 @@
 # connection, with all calls on it. So of a service of @connectrpc/connect-node 2.3.0 or of @grpc/grpc-js 1.14.7 a watch ends that had been open all the time once a caller in
 # Go has given up some 1,050 calls within a few seconds, as a cache or a hedging client does. connectrpc.com/connect v1.21.1 has internal for it, in
 # Connect and in gRPC, so that it does not look like a connection that broke, and google.golang.org/grpc v1.85.0 internal or unavailable. Services of connect-go on
-# net/http (Go 1.26) and of grpc-go let the watch go on after 3,000.
+# net/http (Go 1.26) and of grpc-go let the watch go on after 3,000, and so does one of connect-node where both options of http2.createServer() are larger.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -193,12 +193,18 @@ const end = (signal) => new Promise((done) => signal.addEventListener('abort', d
   const server = new grpc.Server();
   server.addService({ wait: method('Wait', false), watch: method('Watch', true) }, { wait() {}, watch: (call) => call.write(Buffer.alloc(0)) });
   const port = await new Promise((done, failed) => server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (e, port) => (e ? failed(e) : done(port))));
-  const connect = http2.createServer(connectNodeAdapter({
-    routes: (r) => r.service(service, {
-      async wait(_, { signal }) { await end(signal); return {}; },
-      async *watch(_, { signal }) { yield {}; await end(signal); },
-    }),
-  })).listen(0, '127.0.0.1', () => console.log(`127.0.0.1:${connect.address().port} 127.0.0.1:${port}`));
+  const ports = [port];
+  for (const options of [{}, { streamResetBurst: 100000, streamResetRate: 100000 }]) {
+    const connect = http2.createServer(options, connectNodeAdapter({
+      routes: (r) => r.service(service, {
+        async wait(_, { signal }) { await end(signal); return {}; },
+        async *watch(_, { signal }) { yield {}; await end(signal); },
+      }),
+    }));
+    await new Promise((done) => connect.listen(0, '127.0.0.1', done));
+    ports.push(connect.address().port);
+  }
+  console.log(ports.map((p) => '127.0.0.1:' + p).join(' '));
 })();
 EOM
 GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod tidy > /dev/null 2>&1
@@ -210,8 +216,8 @@ GOTOOLCHAIN=local go build -o finding .
 node_modules/.bin/node main.cjs > node.addresses &
 until [ -s go.addresses ] && [ -s node.addresses ]; do sleep 0.1; done
 read -r connect_go grpc_go < go.addresses
-read -r connect_node grpc_js < node.addresses
-timeout 120 ./finding connect-go "$connect_go" grpc-go "$grpc_go" connect-node "$connect_node" grpc-js "$grpc_js" > seen
+read -r grpc_js connect_node patient < node.addresses
+timeout 120 ./finding connect-go "$connect_go" grpc-go "$grpc_go" connect-node "$connect_node" grpc-js "$grpc_js" 'connect-node, told to bear more' "$patient" > seen
 # Which of the two is a matter of whether the end of the stream or of the connection comes first.
 sed -E -i "/^grpc-go of/s#: (Internal|Unavailable)\$#: Internal or Unavailable#" seen
 cat seen
@@ -225,5 +231,8 @@ connect-go in gRPC of connect-node: the watch ends behind the first 1000: intern
 grpc-go of connect-node: the watch ends behind the first 1000: Internal or Unavailable
 connect-go in gRPC of grpc-js: the watch ends behind the first 1000: internal
 grpc-go of grpc-js: the watch ends behind the first 1000: Internal or Unavailable
+connect-go in Connect of connect-node, told to bear more: the watch goes on
+connect-go in gRPC of connect-node, told to bear more: the watch goes on
+grpc-go of connect-node, told to bear more: the watch goes on
 EOM
 cmp -s seen want || { echo CHANGED; exit 1; }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Guess: one call of gRPC between a program in Go and one in Node leaves two spans that one query finds, by the names of OpenTelemetry's conventions for RPC, or that can be told to:
-# the conventions have been stable since 2026, and say how an older instrumentation is switched (OTEL_SEMCONV_STABILITY_OPT_IN=rpc).
-# Seen: otelgrpc v0.72.0 and connectrpc.com/otelconnect v0.12.0 write the stable names, @opentelemetry/instrumentation-grpc 0.300.0 (npm) those of 2023, whatever the variable
-# says. (1) rpc.method means something else: "e.S/Do" in Go, "Do" in Node, beside rpc.service. (2) The code is rpc.response.status_code "NOT_FOUND", a text, in Go, and
+# Guess: one call of gRPC between a program in Go and one in Node leaves two spans that one query finds, by the names of OpenTelemetry's conventions for RPC, which are
+# stable (version 1.45), or that can be told to: the conventions name a switch for older instrumentations, OTEL_SEMCONV_STABILITY_OPT_IN=rpc.
+# Seen: otelgrpc v0.72.0 and connectrpc.com/otelconnect v0.12.0 write the stable names, @opentelemetry/instrumentation-grpc 0.300.0 (npm) those of version 1.23,
+# whatever the variable says. (1) rpc.method means something else: "e.S/Do" in Go, "Do" in Node, beside rpc.service. (2) The code is rpc.response.status_code "NOT_FOUND", a text, in Go, and
 # rpc.grpc.status_code 5, a number, in Node; the system is rpc.system.name or rpc.system. (3) The span is "e.S/Do" or "grpc.e.S/Do". (4) A service that answers NOT_FOUND has a span
 # with the status Error in Node, and one without a status in Go, as the conventions say: it is the caller's fault. Callers have Error in both.
 # Exits with 0 as long as this holds.
