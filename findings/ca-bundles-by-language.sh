@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: a file of two CA certificates makes a program trust both, or is refused as it is read, in Go, Node and Python alike: PEM is written down in RFC 7468.
-# Seen: with crypto/x509 of Go 1.26 (CertPool.AppendCertsFromPEM), node:tls (Node 22.23.3, option ca) and Python 3's ssl (load_verify_locations) each of these files is read without an
-# error by one of them, and trusts less. (1) With a byte order mark, as editors on Windows write one, Go loses the first certificate and says that all is well. (2) Where
-# "cat" has joined two files of which the first has no line end, Go has neither, and says false; Node has neither and says nothing; Python refuses it. (3) "X509 CERTIFICATE", a label that
-# older tools write and RFC 7468 lets readers take for their sake, is passed over by Go, and taken by both others. (4) Where lines are indented, as in a file cut from YAML, the first is lost without
-# a word in each. All three take comments, CRLF, blanks at line ends, lines of any length and a file without a line end.
+# Seen: with crypto/x509 of Go 1.26 (CertPool.AppendCertsFromPEM), node:tls (Node 22.23.3, option ca) and Python 3's ssl (load_verify_locations) each of these files is read
+# without an error by one of them, and trusts less. (1) With a byte order mark, as editors on Windows write one, Go loses the first certificate and says that all is well. (2)
+# Where "cat" has joined two files of which the first has no line end, Go has neither, and says false; Node has neither and says nothing; Python refuses it. (3) "X509
+# CERTIFICATE", a label that older tools write and RFC 7468 lets readers take for their sake, is passed over by Go, and taken by both others. (4) Where lines are indented, as in
+# a file cut from YAML, the first is lost without a word in each. All three take comments, CRLF, blanks at line ends, lines of any length and a file without a line end.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
