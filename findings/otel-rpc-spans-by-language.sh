@@ -185,6 +185,7 @@ for told in '' rpc; do
   node_modules/.bin/node main.cjs "$(cat go.address)" > node.seen &
   node=$!
   wait "$go"
+  until [ "$(wc -l < node.seen)" = 2 ]; do kill -0 "$node"; sleep 0.1; done
   kill "$node"
   echo "OTEL_SEMCONV_STABILITY_OPT_IN='$told'"
   LC_ALL=C sort go.seen node.seen | tee seen
