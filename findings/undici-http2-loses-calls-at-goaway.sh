@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: a service of net/http that lets a connection of HTTP/2 go, as with "Connection: close" or on its way down, costs no caller a call: it says GOAWAY twice, first with the highest
 # id there is, so that what is on its way still arrives, and what the last one does not count the client can send on another connection, as nothing was done for it.
-# Seen: undici 8.12.4 (npm, Node 22.23.3), which speaks HTTP/2 by itself where a server of TLS offers it, fails some of 1,000 calls, 20 at a time, each of which
-# fetch() says "fetch failed" of, with the cause UND_ERR_INFO, 'HTTP/2: "GOAWAY" frame received with code 0'. The service never saw them. With @connectrpc/connect-web 2.3.0 on that
+# Seen: undici 8.12.4 (npm, Node 22.23.3), which speaks HTTP/2 by itself where a server of TLS offers it, fails some of 1,000 calls, 50 at a time, of each of which
+# fetch() says "fetch failed", with the cause UND_ERR_INFO, 'HTTP/2: "GOAWAY" frame received with code 0'. The service never saw them. With @connectrpc/connect-web 2.3.0 on that
 # fetch they are unknown, so that a caller that tries again by codes does not. The service is connectrpc.com/connect v1.21.1 on Go 1.26, and lets
-# a connection go at each hundredth call. @connectrpc/connect-node 2.3.0 over HTTP/2, @grpc/grpc-js 1.14.7, connect-go, and undici itself with allowH2: false lose none.
+# a connection go at each hundredth call. @grpc/grpc-js 1.14.7, connect-go, and undici itself with allowH2: false lose none.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -83,9 +83,9 @@ func main() {
 	c := connect.NewClient[number, number](&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}, "https://"+at+"/e.Count/Up")
 	var failed atomic.Int64
 	var wg sync.WaitGroup
-	for range 20 {
+	for range 50 {
 		wg.Go(func() {
-			for range 50 {
+			for range 20 {
 				if _, err := c.CallUnary(context.Background(), connect.NewRequest(&number{})); err != nil {
 					failed.Add(1)
 				}
@@ -133,10 +133,6 @@ const ways = { // each a call, which fails with what is said of it
     const client = createClient(service, web.createConnectTransport({ baseUrl, fetch: (url, init) => fetch(url, { ...init, dispatcher }) }));
     return () => client.up({}).catch((e) => { throw Code[e.code]; });
   },
-  'connect-node over HTTP/2': () => {
-    const client = createClient(service, node.createConnectTransport({ baseUrl, httpVersion: '2', nodeOptions: { ca } }));
-    return () => client.up({}).catch((e) => { throw Code[e.code]; });
-  },
   'grpc-js': () => {
     const client = new grpc.Client(at, grpc.credentials.createSsl(ca));
     return () => new Promise((done, failed) => client.makeUnaryRequest('/e.Count/Up', raw, raw, Buffer.alloc(0), (e) => (e ? failed(grpc.status[e.code]) : done())));
@@ -145,14 +141,19 @@ const ways = { // each a call, which fails with what is said of it
 (async () => {
   for (const [name, make] of Object.entries(ways)) {
     const call = make();
-    let left = 1000, lost = 0;
+    let lost = 0, made = 0, served = 0;
     const said = new Set();
-    await Promise.all(Array.from({ length: 20 }, async () => {
-      while (left-- > 0) await call().catch((e) => { lost++; said.add(String(e)); });
-    }));
-    const served = Number((await direct.up({ value: 1n })).value);
-    console.error(`${name}: lost ${lost}, served ${served}`);
-    console.log(`${name}: ${lost ? 'lost some, the service saw the others' : 'lost none'}${lost + served === 1000 ? '' : ' (not so)'}${[...said].sort().map((s) => ', ' + s).join('')}`);
+    // Whether calls are on their way when a GOAWAY comes is a matter of time: as many rounds as it takes, 20 at most.
+    for (let round = 0; round < (name.includes('HTTP/2') ? 20 : 1) && lost === 0; round++) {
+      let left = 1000;
+      await Promise.all(Array.from({ length: 50 }, async () => {
+        while (left-- > 0) await call().catch((e) => { lost++; said.add(String(e)); });
+      }));
+      made += 1000;
+      served += Number((await direct.up({ value: 1n })).value);
+    }
+    console.error(`${name}: made ${made}, lost ${lost}, served ${served}`);
+    console.log(`${name}: ${lost ? 'lost some, the service saw the others' : 'lost none'}${lost + served === made ? '' : ' (not so)'}${[...said].sort().map((s) => ', ' + s).join('')}`);
   }
   process.exit();
 })();
@@ -170,7 +171,6 @@ connect-go: lost 0 served 1000
 undici over HTTP/2: lost some, the service saw the others, fetch failed: UND_ERR_INFO, HTTP/2: "GOAWAY" frame received with code 0
 undici over HTTP/1.1: lost none
 connect-web on undici over HTTP/2: lost some, the service saw the others, Unknown
-connect-node over HTTP/2: lost none
 grpc-js: lost none
 EOM
 cmp -s seen want || { echo CHANGED; exit 1; }
