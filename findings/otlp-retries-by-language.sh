@@ -129,7 +129,7 @@ func main() {
 			must(err)
 			s.serve(listener, e.name)
 		})
-		ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 110*time.Second)
 		err = e.export(ctx, address)
 		cancel()
 		back.Stop()
@@ -158,7 +158,7 @@ func run(exporter int, first http.HandlerFunc) (*service, error) {
 	must(err)
 	s := &service{first: first}
 	s.serve(listener, exporters[exporter].name)
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 110*time.Second)
 	defer cancel()
 	return s, exporters[exporter].export(ctx, listener.Addr().String())
 }
@@ -171,14 +171,14 @@ const memory = new InMemorySpanExporter();
 const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(memory)] });
 provider.getTracer('plugin').startSpan('call').end();
 provider.forceFlush().then(() => {
-  new OTLPTraceExporter({ url: process.argv[2], timeoutMillis: 30000 }).export(memory.getFinishedSpans(), (result) => process.exit(result.code));
+  new OTLPTraceExporter({ url: process.argv[2], timeoutMillis: 60000 }).export(memory.getFinishedSpans(), (result) => process.exit(result.code));
 });
 EOT
 GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod tidy > /dev/null 2>&1
 go list -m go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc
 node -p '"@opentelemetry/exporter-trace-otlp-proto " + JSON.parse(require("fs").readFileSync("node_modules/@opentelemetry/exporter-trace-otlp-proto/package.json")).version'
 GOTOOLCHAIN=local go build -o exporters .
-timeout 200 ./exporters | tee seen
+timeout 400 ./exporters | tee seen
 cat > want <<'EOT'
 Go, HTTP, refused at first: arrived false, error true
 Go, gRPC, refused at first: arrived true, error false
