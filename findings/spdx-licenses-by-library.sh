@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guess: the licence of a plugin, an SPDX expression in its SBOM, is read and held against a list of accepted ones alike in Go and in Node: the expressions have a grammar, names and operators
 # rules for capital letters, and "+" means this version or a later one.
-# Seen: github.com/github/go-spdx/v2 v2.8.0 refuses the operators in small letters, which SPDX 3 allows, and a licence of one's own with an exception (LicenseRef-x WITH LLVM-exception);
+# Seen: github.com/github/go-spdx/v2 v2.8.0 refuses the operators in small letters, which SPDX 3.0.1 allows, and a licence of one's own with an exception (LicenseRef-x WITH LLVM-exception);
 # spdx-expression-parse 5.0.0 (npm) reads both, spdx-satisfies 6.0.0 (npm), which has an older one of it, neither. Both of npm refuse a licence's name in small letters, which SPDX takes for the same.
 # EUPL-1.1+ and CECILL-2.0+ are met by their next versions in Go and not in Node; MIT by MIT+ in Node and not in Go. Apache-1.1+ and GPL-2.0-or-later are the same in both.
 # Exits with 0 as long as this holds.
