@@ -34,37 +34,47 @@ class Credentials:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._stamp: Optional[tuple[int, ...]] = None
-        self._files: Optional[Files] = None
+        self._stamp: Optional[tuple[tuple[int, int], ...]] = None
+        self._good: Optional[tuple[Files, ssl.SSLContext]] = None
         self.read()
 
     def read(self) -> Files:
         """Returns the files as they are now; the last good ones while they are being replaced."""
-        names = [os.path.join(self.directory, n) for n in ("tls.crt", "tls.key", "ca.crt")]
-        try:
-            stamp = tuple(os.stat(n).st_mtime_ns for n in names)
-            if stamp != self._stamp:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                files = Files(*(_content(n) for n in names))
-                context.load_cert_chain(names[0], names[1])  # they fit together
-                self._files, self._stamp = files, stamp
-        except (OSError, ConfigError) as e:  # ssl.SSLError is an OSError
-            if self._files is None:
-                raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
-        assert self._files is not None
-        return self._files
+        return self._read()[0]
 
     def client_context(self) -> ssl.SSLContext:
-        """The client side for Python's own TLS: 1.3, and h2 alone."""
-        files = self.read()
+        """The client side for Python's own TLS, made of what read returns: 1.3, and h2 alone."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Files, ssl.SSLContext]:
+        names = [os.path.join(self.directory, n) for n in ("tls.crt", "tls.key", "ca.crt")]
+        try:
+            stamp = tuple((s.st_ino, s.st_mtime_ns) for s in map(os.stat, names))  # copies may keep their times
+            if stamp != self._stamp:
+                self._good, self._stamp = _load(names), stamp
+        except (OSError, ValueError) as e:  # ssl.SSLError is an OSError, and what is no text a ValueError
+            if self._good is None:
+                raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
+        assert self._good is not None
+        return self._good
+
+
+def _load(names: Sequence[str]) -> tuple[Files, ssl.SSLContext]:
+    """Reads files that fit together. Python's ssl takes a key from a file alone, and a mounted secret is replaced in one
+    step that may come between two of them, so they are looked at again afterwards."""
+    files = Files(*map(_content, names))
+    while True:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=files.authorities.decode())
         # As in Go, and in gRPC's own TLS, an intermediate authority in ca.crt is trusted without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_cert_chain(os.path.join(self.directory, "tls.crt"), os.path.join(self.directory, "tls.key"))
+        context.load_cert_chain(names[0], names[1])
         context.set_alpn_protocols(["h2"])
-        return context
+        again = Files(*map(_content, names))
+        if again == files:
+            return files, context
+        files = again
 
 
 class HostTrust:
