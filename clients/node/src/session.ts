@@ -63,6 +63,9 @@ class Forgotten extends Unreachable {
   }
 }
 
+/** Another plugin provides what this one has to. */
+class Taken extends Unreachable {}
+
 /** The connection ended, over which the host had taken the plugin. */
 class Lost extends Unreachable {}
 
@@ -264,7 +267,9 @@ export class Session {
     if (e instanceof HostNotTrusted) {
       log.warn("the host is not trusted:", message);
     } else {
-      log[this.#away ? "say" : "warn"]("waiting for the host:", message); // the first time is enough
+      const level = this.#away ? "say" : "warn"; // the first time is enough
+      if (e instanceof Taken) log[level](message);
+      else log[level]("waiting for the host:", message);
       this.#away = true;
     }
     return this.#pace.failed(e);
@@ -306,6 +311,10 @@ export class Session {
       try {
         done.push((await this.#registry.registerService(said, this.#options(identity))).registrationId);
       } catch (e) {
+        if (e instanceof ConnectError && e.code === Code.AlreadyExists) {
+          throw new Taken(`service ${said.serviceType}: another plugin provides it; waiting until that has left, or the host's policy lets ` +
+            "several (AllowMultiple)", { cause: shown(e) });
+        }
         if (e instanceof ConnectError && (e.code === Code.PermissionDenied || e.code === Code.InvalidArgument)) {
           throw new HandshakeRefused(`service ${said.serviceType}: the host's policy does not allow this plugin to provide it there, ` +
             `or another plugin does; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });

@@ -17,7 +17,7 @@ import { PluginControl, PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_
 import { ServiceRegistry, ServiceState } from "../src/wire/plugin/v1/registry_pb.js";
 import { issue } from "./issue.js";
 
-type Procedure = "handshake" | "report" | "watch" | "call" | "capability";
+type Procedure = "handshake" | "register" | "report" | "watch" | "call" | "capability";
 
 interface Act {
   /** What the host does where a procedure is called. Where it returns, it answers as a host does. */
@@ -32,7 +32,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
   const mine = issue("mine");
   t.mock.method(HostTrust.prototype, "checkServer", () => undefined);
   t.mock.method(Math, "random", () => 0.99);
-  const counts = { handshake: 0, report: 0, watch: 0, call: 0, capability: 0, connections: 0 };
+  const counts = { handshake: 0, register: 0, report: 0, watch: 0, call: 0, capability: 0, connections: 0 };
   const connections = new Set<http2.Http2Session>();
   const cuts = new Map<string, () => void>();
   const play = (procedure: Procedure, context: HandlerContext) => {
@@ -55,6 +55,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
         },
       })
       .service(ServiceRegistry, {
+        registerService: (_, context) => (play("register", context), { registrationId: "reg" }),
         async *watchService(_, context) {
           play("watch", context);
           for (const [i, endpointUrl] of urls.entries()) {
@@ -101,6 +102,22 @@ const forget = (context?: HandlerContext) => {
   context?.responseHeader.set("www-authenticate", "Bearer");
   throw new ConnectError("unauthenticated", Code.Unauthenticated, { "www-authenticate": "Bearer" });
 };
+
+test("a type that another plugin provides is waited for", { timeout: 60_000 }, async (t) => {
+  let left = false;
+  const s = await stage(t, (procedure) => {
+    if (procedure === "register" && !left) throw new ConnectError("another plugin provides the service type", Code.AlreadyExists);
+  });
+  s.plugin.provide("clock", "1.0.0", PluginLifecycle, {});
+  const started = s.plugin.start();
+  await until(() => s.counts.register >= 3, () => JSON.stringify(s.counts));
+  left = true;
+  await started;
+  const waits = s.logged.filter((line) => line.includes("another plugin"));
+  assert.ok(waits.length >= 3);
+  for (const line of waits) assert.match(line, /^service clock: another plugin provides it; waiting until that has left/);
+  assert.equal(s.counts.handshake, 1);
+});
 
 // Each counts what the host has to bear, of which so many take at least so long: a slow machine only takes longer.
 const acts: readonly [string, Act, keyof Awaited<ReturnType<typeof stage>>["counts"], number, number][] = [

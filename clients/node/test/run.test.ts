@@ -4,7 +4,11 @@ import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 import type { DescService } from "@bufbuild/protobuf";
 import { ConfigError, type Credentials, Plugin, type PluginOptions } from "../src/index.js";
+import { HostLink } from "../src/link.js";
 import { fitReason } from "../src/plugin.js";
+import { Session, type Settings } from "../src/session.js";
+import { PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
+import { issue } from "./issue.js";
 
 async function deadURL(): Promise<string> {
   const server = createServer();
@@ -38,6 +42,33 @@ for (const [where, address] of [["an address of its own", { host: "127.0.0.1", p
   }
 }
 
+for (const [address, local, baseUrl, wanted] of [
+  [undefined, "127.0.0.1", "", "https://127.0.0.1:"], [{ host: "127.0.0.1", port: 0 }, "", "", "https://127.0.0.1:"],
+  [{ host: "0.0.0.0", port: 0 }, "127.0.0.1", "", "https://127.0.0.1:"], [{ host: "0.0.0.0", port: 0 }, "fd00::7", "", "https://[fd00::7]:"],
+  [{ host: "0.0.0.0", port: 0 }, "", "https://plugin.test:", "https://plugin.test:"],
+] as const) {
+  test(`listening at ${address?.host ?? "an address of its own"}${baseUrl && " with a base URL"} it is called at ${wanted}`, async (t) => {
+    const mine = issue("mine");
+    t.mock.method(HostLink.prototype, "connect", async function (this: HostLink) {
+      assert.ok(local, "the host is asked for an address that is known");
+      this.local = local;
+    });
+    let called = "";
+    t.mock.method(Session.prototype, "start", function (this: Session) {
+      called = (this as unknown as { settings: Settings }).settings.registrations()[0]?.metadata?.["base_url"] ?? "";
+    });
+    t.mock.method(Session.prototype, "ready", async () => undefined);
+    const plugin = new Plugin({
+      host: "https://127.0.0.1:1", selfId: "greeter", hostIdentity: "spiffe://td.test/host", ...(address ? { address } : {}), ...(baseUrl ? { baseUrl } : {}),
+      credentials: { read: () => ({ cert: mine.cert, key: mine.keyPEM, ca: mine.cert }) } as unknown as Credentials,
+    });
+    plugin.provide("clock", "1.0.0", PluginLifecycle, {});
+    t.after(() => plugin.stop());
+    await plugin.start();
+    assert.ok(called.startsWith(wanted), called);
+  });
+}
+
 test("what no host takes is refused before it is asked", () => {
   const make = (changed: Partial<PluginOptions>) => new Plugin({
     host: "https://127.0.0.1:1", selfId: "greeter", hostIdentity: "spiffe://td.test/host",
@@ -48,6 +79,9 @@ test("what no host takes is refused before it is asked", () => {
     [{ selfVersion: "x" }, 'selfVersion: "x" is no semantic version'], [{ requires: ["a b"] }, 'requires: "a b" is no name'],
     [{ host: "https://127.0.0.1:99999" }, "a port from 1 to 65535"], [{ host: "https://127.0.0.1:0" }, "has port 0"],
     [{ host: "rubbish" }, "is no base URL"],
+    [{ host: "https://127.0.0.1:1/plugins" }, 'has the path "/plugins", below which plugins in Go reach a host, and this package does not'],
+    ...[{ host: "", port: 1 }, { host: "[::]", port: 1 }, { host: "127.0.0.1", port: 65_536 }, { host: "127.0.0.1:1", port: 0.5 }, { port: 1 }]
+      .map((address) => [{ address: address as { host: string; port: number } }, "is nothing to listen on"] as const),
   ] as const) {
     assert.throws(() => make(changed), (e: Error) => e instanceof ConfigError && e.message.includes(wanted), wanted);
   }

@@ -1,5 +1,6 @@
 """What the plugin serves to its host."""
 import contextlib
+import inspect
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Optional, Sequence
@@ -50,6 +51,8 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             return None
         kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
         serve = getattr(handler, kind)
+        if inspect.iscoroutinefunction(serve) or inspect.isasyncgenfunction(serve):
+            serve = self._asynchronous(details.method)
         # A handler of streams begins before a message has come, so that whoever is refused holds no worker until one does.
         taken = (lambda requests, _: requests) if handler.request_streaming else _only
         if handler.response_streaming:
@@ -72,6 +75,15 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             setattr(checked, _POOL, self._workers.of(caller))
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         return make(checked, handler.request_deserializer, handler.response_serializer)
+
+    def _asynchronous(self, method: str) -> Any:
+        """A handler in the place of one that is asyncio's, which nobody would await."""
+        def unawaited(_: Any, context: grpc.ServicerContext) -> Any:
+            self._log.warning("%s is async, and servicers are called in threads: write def, and have it wait for what is asyncio's with "
+                              "asyncio.run_coroutine_threadsafe(…, loop).result()", method)
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "the plugin cannot serve this method")
+
+        return unawaited
 
     def _refuse(self) -> Any:
         """A handler for a call of whoever has too many."""

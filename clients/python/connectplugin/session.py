@@ -61,6 +61,10 @@ class _Lost(PluginError):
     """The connection ended, over which the host had taken the plugin."""
 
 
+class _Taken(PluginError):
+    """Another plugin provides what this one has to."""
+
+
 class Session:
     """Keeps a plugin enrolled, registered and reported."""
 
@@ -205,15 +209,22 @@ class Session:
                 self._hold(self._pace.lost())
             except _Forgotten as e:
                 self._forgotten(e)
+            except _Taken as e:
+                self._say_once("%s", e)
+                self._hold(self._pace.failed(e))
             except (grpc.RpcError, Unreachable) as e:
                 self._link.lose()
-                log = self._log.info if self._away else self._log.warning  # the first time is enough
-                log("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
-                self._away = True
+                self._say_once("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
                 self._hold(self._pace.failed(e))
             except Exception as e:  # a defect ends the plugin and not its thread alone
                 self._fail(e)
                 return
+
+    def _say_once(self, text: str, what: object) -> None:
+        """Says for what the plugin waits; the first time is enough for who hears of warnings alone."""
+        log = self._log.info if self._away else self._log.warning
+        log(text, what)
+        self._away = True
 
     def _attempt(self) -> None:
         """Does what is due and rests until something else is. Raises what broke then, too."""
@@ -292,6 +303,9 @@ class Session:
             try:
                 answer = self._call("ServiceRegistry/RegisterService", message, reg.RegisterServiceResponse, identity)
             except grpc.RpcError as e:
+                if code_of(e) is grpc.StatusCode.ALREADY_EXISTS:
+                    raise _Taken(f"service {message.service_type!r}: another plugin provides it; waiting until that has left, or the host's "
+                                 "policy lets several (AllowMultiple)") from HostError(e)
                 if code_of(e) in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
                     raise HandshakeRefused(
                         f"service {message.service_type!r}: the host's policy does not allow this plugin to provide it there, "

@@ -1,10 +1,11 @@
 """Whom a plugin serves, and what others can make it hold."""
 import inspect
+import io
 import logging
 import threading
 import unittest
 from concurrent import futures
-from typing import Any, Callable, Iterator
+from typing import Any, AsyncIterator, Callable, Iterator
 from unittest import mock
 
 import grpc
@@ -36,7 +37,9 @@ class Serving(unittest.TestCase):
             patch.start()
             self.addCleanup(patch.stop)
         control = Control(lambda _: lc.GetHealthResponse(state=lc.HEALTH_STATE_HEALTHY), lambda _: None, lambda _: None)
-        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, options, Log(logging.Logger("serving")))
+        self.logger = logging.Logger("serving")
+        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, options, Log(self.logger))
+        self.server = server
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
             "Now": grpc.unary_unary_rpc_method_handler(serve),
             "Follow": grpc.unary_stream_rpc_method_handler(lambda request, context: iter([serve(request, context)])),
@@ -64,6 +67,35 @@ class Serving(unittest.TestCase):
         self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
         self.assertEqual([b"now"], list(channel.unary_stream("/clock.v1.ClockService/Follow")(b"now", metadata=HOST, timeout=WAIT)))
         self.assertEqual(b"ab", channel.stream_unary("/clock.v1.ClockService/Set")(iter([b"a", b"b"]), metadata=HOST, timeout=WAIT))
+
+    def test_what_is_asyncios_is_said_to_be_so(self) -> None:
+        async def answer(request: bytes, _: grpc.ServicerContext) -> bytes:
+            return request
+
+        async def answers(request: bytes, _: grpc.ServicerContext) -> AsyncIterator[bytes]:
+            yield request
+
+        class Servicer:
+            async def method(self, request: bytes, _: grpc.ServicerContext) -> bytes:
+                return request
+
+        channel, lines = self.stage(answer), io.StringIO()
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("other.v1.Other", {
+            "Method": grpc.unary_unary_rpc_method_handler(Servicer().method),
+            "Stream": grpc.unary_stream_rpc_method_handler(answers),
+            "Upload": grpc.stream_stream_rpc_method_handler(answers),
+        }),))
+        self.logger.addHandler(logging.StreamHandler(lines))
+        for method, begin in (
+            (NOW, lambda m: channel.unary_unary(m)(b"now", metadata=HOST, timeout=WAIT)),
+            ("/other.v1.Other/Method", lambda m: channel.unary_unary(m)(b"now", metadata=HOST, timeout=WAIT)),
+            ("/other.v1.Other/Stream", lambda m: list(channel.unary_stream(m)(b"now", metadata=HOST, timeout=WAIT))),
+            ("/other.v1.Other/Upload", lambda m: list(channel.stream_stream(m)(iter([b"now"]), metadata=HOST, timeout=WAIT))),
+        ):
+            with self.subTest(method), self.assertRaises(grpc.RpcError) as raised:
+                begin(method)
+            self.assertIs(grpc.StatusCode.UNIMPLEMENTED, raised.exception.code(), method)
+            self.assertIn(f"{method} is async, and servicers are called in threads: write def", lines.getvalue())
 
     def test_what_is_compressed_is_not_inflated(self) -> None:
         # grpcio inflates it whole before it looks how large it is, at the server and at the client.
