@@ -15,8 +15,8 @@ from .errors import Closed, ConfigError, check_name, check_version
 from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable
 from .log import Log
 from .pace import Pace
-from .serving import Control, Refusal, new_server
-from .session import Session, Settings
+from .serving import Control, Refusal, end, new_server
+from .session import SILENCE, Session, Settings
 from .transcript import MIN_SECRET_SIZE, health_proof
 from .trust import Credentials, HostTrust, check_mark
 from .watching import Watch
@@ -24,6 +24,7 @@ from .wire import broker_pb2 as broker
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
 from .wire import registry_pb2 as reg
+from .workers import Workers
 
 HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
 
@@ -114,7 +115,7 @@ class Plugin:
         for r in self._requires:
             check_name("requires", r.type, 128)
         self._address = parse_address(address) if address else None
-        self._base_url, self._workers, self._server_options = base_url, workers, server_options
+        self._base_url, self._workers, self._server_options = base_url, Workers(workers), server_options
         self._timeout = timeout
         self._provided: list[_Provided] = []
         self._adders: list[Callable[[grpc.Server], None]] = []
@@ -232,7 +233,7 @@ class Plugin:
         self._session.end()
         self._session.withdraw()
         if self._server is not None:
-            self._server.stop(self._grace).wait()
+            end(self._server, self._workers, self._grace, SILENCE)
         for o in opened:
             o.close()
         self._session.leave()

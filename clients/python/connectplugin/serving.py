@@ -149,12 +149,11 @@ class Control:
     declare: Callable[[Any], None]
 
 
-def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, workers: int,
+def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, shared: Workers,
                options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
     apart = futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")
-    shared = Workers(workers)
     server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, *options))
     server.add_generic_rpc_handlers(_control_handlers(control, apart))
 
@@ -173,6 +172,15 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
 
     port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(configuration(), renewed, True))
     return server, port
+
+
+def end(server: grpc.Server, shared: Workers, grace: float, silence: float) -> None:
+    """Lets the calls in flight finish, for so many seconds at most. grpcio waits for the host to take note of the end, too, which one
+    that is silent does not: it has so many seconds, in which nothing is in flight."""
+    stopped = server.stop(grace)
+    while not stopped.wait(silence):
+        if not shared.busy():
+            server.stop(None)
 
 
 def _control_handlers(control: Control, pool: futures.Executor) -> tuple[Any, ...]:

@@ -1,4 +1,5 @@
 """What a host can make a plugin do, and show, that means it ill."""
+import dataclasses
 import logging
 import socket
 import threading
@@ -240,6 +241,20 @@ class Hostile(unittest.TestCase):
             plugin._session.lost()
             time.sleep(0.001)
         self.assertEqual(1, host.count("Handshake"))
+
+    def test_a_silent_host_does_not_hold_up_the_end(self) -> None:
+        over = threading.Event()
+        self.addCleanup(over.set)
+        host, plugin, lines = self.stage(lambda name, *_: name == "ReportHealth" and over.wait() or None)
+        plugin._session._settings = dataclasses.replace(plugin._session._settings, timeout=3600.0)
+        with mock.patch.object(plugin._session, "_patience", 0.1):
+            self.start(plugin)
+            self.until(lambda: host.count("ReportHealth") == 1, lambda: host.counts)
+            ending = threading.Thread(target=plugin.stop, daemon=True)
+            ending.start()
+            ending.join(40)
+            self.assertFalse(ending.is_alive())
+        self.assertEqual([], [line for line in lines if "waiting" in line])
 
     def shown(self, e: BaseException, lines: list[str]) -> None:
         text = "".join(traceback.format_exception(e))
