@@ -85,6 +85,9 @@ func (w *response) begin() {
 	}
 }
 
+// KeepsHead says that WriteHeader keeps the fields that there are, whatever becomes of them then.
+func (*response) KeepsHead() {}
+
 // Write implements http.ResponseWriter.
 func (w *response) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -259,23 +260,63 @@ func TestAudit_H14_ABodyThatTheStatusHasNot(t *testing.T) {
 	}
 }
 
+// keeping is a writer that keeps the head that it is told, as that of the host's own server.
+type keeping struct{ *httptest.ResponseRecorder }
+
+func (keeping) KeepsHead() {}
+
+// flushing says when it was flushed, behind which every writer has its head.
+type flushing struct {
+	*httptest.ResponseRecorder
+
+	flushed chan struct{}
+	once    sync.Once
+}
+
+func (w *flushing) Flush() {
+	w.ResponseRecorder.Flush()
+	w.once.Do(func() { close(w.flushed) })
+}
+
 // What of an answer's head was passed on is not kept while its body comes.
 func TestAudit_H48_AHeadThatWasPassedOnIsNotKept(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, rigConfig{handler: func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("X-Kept", "y")
-		w.Header().Set(http.TrailerPrefix+"X-End", "z")
-		_, _ = io.WriteString(w, "body")
-	}})
-	w := httptest.NewRecorder()
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, servicePth, http.NoBody)
-	if result := g.provider.Forward(w, r, proxy.Call{Path: servicePth + "Call"}); result.Class != proxy.ClassOK {
-		t.Fatalf("%+v", result)
-	}
-	if got := w.Result(); got.Header.Get("X-Kept") != "y" || w.Body.String() != "body" {
-		t.Errorf("the caller gets %v %q", got.Header, w.Body)
-	}
-	if len(w.Header()) != 1 || w.Header().Get(http.TrailerPrefix+"X-End") != "z" {
-		t.Errorf("kept besides the trailer: %v", w.Header())
+	flushed := make(chan struct{})
+	for name, c := range map[string]struct {
+		writer  func(*httptest.ResponseRecorder) http.ResponseWriter
+		between func(http.ResponseWriter)
+	}{
+		"a writer that keeps it": {func(w *httptest.ResponseRecorder) http.ResponseWriter { return keeping{w} }, func(http.ResponseWriter) {}},
+		"one that was flushed": {
+			func(w *httptest.ResponseRecorder) http.ResponseWriter {
+				return &flushing{ResponseRecorder: w, flushed: flushed}
+			},
+			func(w http.ResponseWriter) {
+				_ = http.NewResponseController(w).Flush()
+				<-flushed
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t, rigConfig{handler: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Kept", "y")
+				w.Header().Set(http.TrailerPrefix+"X-End", "z")
+				_, _ = io.WriteString(w, "bo")
+				c.between(w)
+				_, _ = io.WriteString(w, "dy")
+			}})
+			w := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, servicePth, http.NoBody)
+			if result := g.provider.Forward(c.writer(w), r, proxy.Call{Path: servicePth + "Call"}); result.Class != proxy.ClassOK {
+				t.Fatalf("%+v", result)
+			}
+			if got := w.Result(); got.Header.Get("X-Kept") != "y" || w.Body.String() != "body" {
+				t.Errorf("the caller gets %v %q", got.Header, w.Body)
+			}
+			if len(w.Header()) != 1 || w.Header().Get(http.TrailerPrefix+"X-End") != "z" {
+				t.Errorf("kept besides the trailer: %v", w.Header())
+			}
+		})
 	}
 }

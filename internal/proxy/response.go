@@ -32,15 +32,32 @@ func (c *call) respond(s *h2.Stream) {
 	c.active.Store(true)
 	header := c.w.Header()
 	addFields(header, "", headers.Response, c.p.cfg.Headers, fields)
-	d := download{call: c, framing: framingOf(header.Get(fieldContentType))}
+	d := download{call: c, framing: framingOf(header.Get(fieldContentType)), head: header}
 	if d.framing != framingNone {
 		header.Del(fieldContentLength) // nobody knows how long a stream will be
 	}
 	c.noteHead(status, header, d.framing)
 	c.result.Written = true
 	c.w.WriteHeader(status)
-	clear(header) // it has its own of them
+	if keepsHead(c.w) {
+		d.forgetHead()
+	}
 	d.copy(s)
+}
+
+// keepsHead reports whether WriteHeader has taken the fields that there were, as a writer of the host's own server says.
+// Those of others do, too, but what is wrapped around them may hold the head back until something is written, as gin does.
+func keepsHead(w http.ResponseWriter) bool {
+	for {
+		switch x := w.(type) {
+		case interface{ KeepsHead() }:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = x.Unwrap()
+		default:
+			return false
+		}
+	}
 }
 
 // forwardable reports whether a final response of that status is passed on: an
@@ -74,9 +91,10 @@ type download struct {
 	*call
 
 	framing   framing
-	envelopes envelopes // as far as they were passed on
-	held      beginning // of a message, that was not
-	body      bool      // some of it was written
+	head      http.Header // that is written, nil once it is the writer's
+	envelopes envelopes   // as far as they were passed on
+	held      beginning   // of a message, that was not
+	body      bool        // some of it was written
 }
 
 // copy passes the body and the trailer on. What there is of them is flushed as
@@ -88,6 +106,7 @@ func (d *download) copy(s *h2.Stream) {
 				d.broken(ClassCanceled, fmt.Errorf("write response: %w", err))
 				return
 			}
+			d.forgetHead()
 		}
 		part, end, err := s.Next()
 		if err != nil {
@@ -103,6 +122,12 @@ func (d *download) copy(s *h2.Stream) {
 			return
 		}
 	}
+}
+
+// forgetHead lets go of the fields of a head that the writer has: a call may be open for long.
+func (d *download) forgetHead() {
+	clear(d.head)
+	d.head = nil
 }
 
 // end passes on what is left of a response that ended well.

@@ -133,6 +133,10 @@ export function parseBaseUrl(field: string, url: string): URL {
       "with a port from 1 to 65535");
   }
   if (parsed?.port === "0") throw new ConfigError(`${field}: ${JSON.stringify(url)} has port 0; write one from 1 to 65535`);
+  if (parsed?.protocol === "https:" && parsed.pathname !== "/") {
+    throw new ConfigError(`${field}: ${JSON.stringify(url)} has the path ${JSON.stringify(parsed.pathname)}, below which plugins in Go reach a host, and this ` +
+      "package does not; have the host answer at a port, or under a name, of its own");
+  }
   if (parsed?.protocol !== "https:" || parsed.pathname !== "/") {
     throw new ConfigError(`${field}: ${JSON.stringify(url)} is no base URL; write for example "https://127.0.0.1:8443"`);
   }

@@ -39,7 +39,8 @@ export interface PluginOptions {
   readonly hostIdentity?: string;
   /** SHA-256 digests of the host's public key, base64 or hex; the host has to have one of them. */
   readonly hostPins?: readonly string[];
-  /** Where the plugin listens. By default a free port, on the address from which it reaches its host. */
+  /** Where the plugin listens. By default a free port, on the address from which it reaches its host. A host of "0.0.0.0" or "::" is every
+   * address of the machine: it is called at the one from which it reaches its host then. */
   readonly address?: { readonly host: string; readonly port: number };
   /** Where the host calls the plugin, if that is another. */
   readonly baseUrl?: string;
@@ -180,10 +181,12 @@ export class Plugin {
   /** Serves, enrols and registers. It waits for the host however long that takes, and resolves when the plugin can be called. It
    * rejects with HostNotTrusted or HandshakeRefused, and with Closed where the plugin is stopped before that. */
   async start(): Promise<void> {
-    const { host, port } = this.#options.address ?? { host: await this.#addressTowardsHost(), port: 0 };
+    const asked = this.#options.address, everywhere = asked && isEverywhere(asked.host);
+    const local = !asked || (everywhere && !this.#baseUrl) ? await this.#addressTowardsHost() : asked.host;
+    const { host, port } = asked ?? { host: local, port: 0 };
     this.#server = new Server(this.#options.credentials, this.#trust, (router) => this.#serve(router), this.#log);
     const listening = await this.#server.listen(host, port);
-    this.#baseUrl ||= `https://${host.includes(":") ? `[${host}]` : host}:${listening}`;
+    this.#baseUrl ||= `https://${local.includes(":") ? `[${local}]` : local}:${listening}`;
     this.#session.start();
     await this.#session.ready(this.stopping);
   }
@@ -274,6 +277,17 @@ export class Plugin {
   }
 }
 
+/** Whether a host stands for all addresses of the machine, so that nobody can call it by that. */
+function isEverywhere(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
+}
+
+function checkAddress({ host, port }: { readonly host: string; readonly port: number }): void {
+  if (typeof host === "string" && /^[^[\]/\s]+$/.test(host) && Number.isInteger(port) && port >= 0 && port <= 65_535) return;
+  throw new ConfigError(`address: ${JSON.stringify({ host, port }).slice(0, 128)} is nothing to listen on; write for example { host: "10.0.0.7", port: 8443 }, ` +
+    'with "0.0.0.0" or "::" as the host for every address of the machine');
+}
+
 function validate(o: PluginOptions): void {
   const [lowest, highest] = o.versions ?? [1, 1];
   if (!o.selfId) throw new ConfigError("selfId: is empty; write the name that the host's policy knows");
@@ -287,9 +301,6 @@ function validate(o: PluginOptions): void {
   for (const r of o.requires ?? []) checkName("requires", typeof r === "string" ? r : r.type);
   if (typeof (o.credentials as unknown) !== "object" || !o.credentials) throw new ConfigError("credentials: are none; write new Credentials(DIRECTORY)");
   if (o.baseUrl) parseBaseUrl("baseUrl", o.baseUrl);
-  if (o.address && !(Number.isInteger(o.address.port) && o.address.port >= 0 && o.address.port <= 65535 && o.address.host)) {
-    throw new ConfigError('address: is none; write for example { host: "10.0.0.7", port: 8443 }');
-  }
   if ((o.magicCookie ?? cookie).some((text) => Buffer.byteLength(text) > mostOfCookie)) {
     throw new ConfigError(`magicCookie: a handshake takes ${mostOfCookie} bytes at most of key and value each`);
   }
@@ -297,6 +308,7 @@ function validate(o: PluginOptions): void {
     throw new ConfigError(`secret: has ${o.secret.length} bytes; write at least ${minSecretSize} random ones`);
   }
   checkMark("secret", o.secret ?? new Uint8Array());
+  if (o.address) checkAddress(o.address);
   if (lowest < 1 || lowest > highest) throw new ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on");
   if ([o.timeoutMs, o.reportEveryMs, o.graceMs].some((ms) => ms !== undefined && !(ms > 0))) {
     throw new ConfigError("timeoutMs, reportEveryMs, graceMs: write positive times");

@@ -24,6 +24,9 @@ const final: ReadonlySet<Code> = new Set([
   Code.Unauthenticated, Code.InvalidArgument, Code.FailedPrecondition, Code.PermissionDenied, Code.Unimplemented, Code.NotFound,
 ]);
 
+/** How long a plugin that ends waits for a host that says nothing, in milliseconds: as one in Go. */
+const silence = 3_000;
+
 /** What the host gave this process: its runtime id, and the token that proves it. */
 export class Identity {
   readonly #token: string; // not printed
@@ -63,6 +66,9 @@ class Forgotten extends Unreachable {
   }
 }
 
+/** Another plugin provides what this one has to. */
+class Taken extends Unreachable {}
+
 /** The connection ended, over which the host had taken the plugin. */
 class Lost extends Unreachable {}
 
@@ -81,6 +87,7 @@ export class Session {
   #error: Error | undefined;
   #ended = new AbortController();
   #closed = false;
+  #patience = silence; // of who ends the session
   #wake = new AbortController();
   #waiters = new Set<() => void>();
   #registered: string[] = [];
@@ -156,11 +163,23 @@ export class Session {
     this.#wake.abort();
   }
 
-  /** Ends the session's work. The identity stays good for calls until leave. */
+  /** Ends the session's work, and waits for it, or until it is clear that the host is silent. The identity stays good for calls until leave. */
   async end(): Promise<void> {
     this.#ended.abort();
     this.#wake.abort();
-    await this.#running;
+    const over = new AbortController();
+    await this.#patient((left) => Promise.race([this.#running, pause(left, over.signal)]));
+    over.abort();
+  }
+
+  /** Takes the time that something of the end takes from what there is for all of it. */
+  async #patient<T>(does: (left: number) => Promise<T>): Promise<T> {
+    const begun = performance.now();
+    try {
+      return await does(this.#patience);
+    } finally {
+      this.#patience -= performance.now() - begun;
+    }
   }
 
   /** Takes the registrations back, so that no new calls come. After end. */
@@ -181,9 +200,10 @@ export class Session {
   }
 
   async #lastWord(call: (options: CallOptions) => Promise<unknown>): Promise<boolean> {
-    if (!this.#identity) return false;
+    const headers = this.#identity?.headers();
+    if (!headers || this.#patience <= 0) return false;
     try {
-      await call({ headers: this.#identity.headers(), timeoutMs: Math.min(2_000, this.settings.timeoutMs) });
+      await this.#patient((left) => call({ headers, timeoutMs: Math.ceil(Math.min(2_000, this.settings.timeoutMs, left)) }));
       return true;
     } catch (e) {
       this.settings.log.say("the host is gone:", String(e));
@@ -265,7 +285,10 @@ export class Session {
     if (e instanceof HostNotTrusted) {
       log.warn("the host is not trusted:", message);
     } else {
-      log[this.#away ? "say" : "warn"]("waiting for the host:", message); // the first time is enough
+      const level = this.#away ? "say" : "warn"; // the first time is enough
+      if (this.#ended.signal.aborted) return 0; // of what the end broke off nobody has to hear
+      if (e instanceof Taken) log[level](message);
+      else log[level]("waiting for the host:", message);
       this.#away = true;
     }
     return this.#pace.failed(e);
@@ -308,6 +331,10 @@ export class Session {
       try {
         done.push((await this.#registry.registerService(said, this.#options(identity))).registrationId);
       } catch (e) {
+        if (e instanceof ConnectError && e.code === Code.AlreadyExists) {
+          throw new Taken(`service ${said.serviceType}: another plugin provides it; waiting until that has left, or the host's policy lets ` +
+            "several (AllowMultiple)", { cause: shown(e) });
+        }
         if (e instanceof ConnectError && (e.code === Code.PermissionDenied || e.code === Code.InvalidArgument)) {
           throw new HandshakeRefused(`service ${said.serviceType}: the host's policy does not allow this plugin to provide it there, ` +
             `or another plugin does; the host's log says which: ${e.rawMessage}`, { cause: shown(e) });

@@ -33,7 +33,7 @@ export class Credentials {
   read(): Files {
     const names = ["tls.crt", "tls.key", "ca.crt"].map((n) => join(this.directory, n)) as [string, string, string];
     try {
-      const stamp = names.map((n) => String(statSync(n, { bigint: true }).mtimeNs)).join();
+      const stamp = names.map((n) => statSync(n, { bigint: true })).map((s) => `${s.ino} ${s.mtimeNs}`).join(); // copies may keep their times
       if (stamp !== this.#stamp) {
         const [cert, key, ca] = names.map((n) => readFileSync(n)) as [Buffer, Buffer, Buffer];
         for (const [i, content] of [cert, key, ca].entries()) {

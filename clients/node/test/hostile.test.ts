@@ -21,14 +21,14 @@ type Procedure = "handshake" | "register" | "withdraw" | "report" | "watch" | "c
 
 interface Act {
   /** What the host does where a procedure is called. Where it returns, it answers as a host does. */
-  (procedure: Procedure, cut: () => void, context: HandlerContext): void;
+  (procedure: Procedure, cut: () => void, context: HandlerContext): unknown;
 }
 
 const ill = "\u001b[2J\u001b]0;owned\u0007\n2026-11-30 forged\u202e \u009b \u2800";
 const unseen = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e\u2800]/; // a line feed apart, of which stacks have many
 
 /** A host that plays an act, and a plugin of it. Whatever is left to chance takes its longest. */
-async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] } = {}) {
+async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""], timeoutMs = 5_000 } = {}) {
   const mine = issue("mine");
   t.mock.method(HostTrust.prototype, "checkServer", () => undefined);
   t.mock.method(Math, "random", () => 0.99);
@@ -37,7 +37,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
   const cuts = new Map<string, () => void>();
   const play = (procedure: Procedure, context: HandlerContext) => {
     counts[procedure]++;
-    act(procedure, cuts.get(context.requestHeader.get("x-connection") ?? "") ?? (() => undefined), context);
+    return act(procedure, cuts.get(context.requestHeader.get("x-connection") ?? "") ?? (() => undefined), context);
   };
   const called = connectNodeAdapter({
     requestPathPrefix: "/services/clock/-",
@@ -66,7 +66,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
         },
       })
       .service(CapabilityBroker, { requestCapability: (_, context) => (play("capability", context), {}) })
-      .service(PluginLifecycle, { reportHealth: (_, context) => (play("report", context), {}) }),
+      .service(PluginLifecycle, { reportHealth: async (_, context) => (await play("report", context), {}) }),
   });
   const server = http2.createSecureServer({ cert: mine.cert, key: mine.keyPEM }, (request, response) => {
     const { session } = request.stream;
@@ -82,7 +82,7 @@ async function stage(t: TestContext, act: Act, { chooses = "true", urls = [""] }
   await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
   const logged: string[] = [];
   const plugin = new Plugin({
-    host: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, selfId: "greeter", hostIdentity: "spiffe://td.test/host", timeoutMs: 5_000,
+    host: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, selfId: "greeter", hostIdentity: "spiffe://td.test/host", timeoutMs,
     credentials: { read: () => ({ cert: mine.cert, key: mine.keyPEM, ca: mine.cert }) } as unknown as Credentials,
     address: { host: "127.0.0.1", port: 0 }, requires: ["clock"], log: (line) => logged.push(line),
   });
@@ -103,6 +103,32 @@ const forget = (context?: HandlerContext) => {
   context?.responseHeader.set("www-authenticate", "Bearer");
   throw new ConnectError("unauthenticated", Code.Unauthenticated, { "www-authenticate": "Bearer" });
 };
+
+test("a silent host does not hold up the end", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t, (procedure, _, { signal }) => (
+    procedure === "report" ? new Promise((over) => signal.addEventListener("abort", over)) : undefined), { timeoutMs: 3_600_000 });
+  const started = s.plugin.start().catch((e: unknown) => e);
+  await until(() => s.counts.report === 1, () => JSON.stringify(s.counts));
+  await s.plugin.stop();
+  await started;
+  assert.deepEqual(s.logged.filter((line) => line.includes("waiting")), []);
+});
+
+test("a type that another plugin provides is waited for", { timeout: 60_000 }, async (t) => {
+  let left = false;
+  const s = await stage(t, (procedure) => {
+    if (procedure === "register" && !left) throw new ConnectError("another plugin provides the service type", Code.AlreadyExists);
+  });
+  s.plugin.provide("clock", "1.0.0", PluginLifecycle, {});
+  const started = s.plugin.start();
+  await until(() => s.counts.register >= 3, () => JSON.stringify(s.counts));
+  left = true;
+  await started;
+  const waits = s.logged.filter((line) => line.includes("another plugin"));
+  assert.ok(waits.length >= 3);
+  for (const line of waits) assert.match(line, /^service clock: another plugin provides it; waiting until that has left/);
+  assert.equal(s.counts.handshake, 1);
+});
 
 // Each counts what the host has to bear, of which so many take at least so long: a slow machine only takes longer.
 const acts: readonly [string, Act, keyof Awaited<ReturnType<typeof stage>>["counts"], number, number][] = [

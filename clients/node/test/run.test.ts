@@ -4,7 +4,11 @@ import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 import type { DescService } from "@bufbuild/protobuf";
 import { ConfigError, type Credentials, type HealthState, Plugin, type PluginOptions } from "../src/index.js";
+import { HostLink } from "../src/link.js";
 import { fitReason } from "../src/plugin.js";
+import { Session, type Settings } from "../src/session.js";
+import { PluginLifecycle } from "../src/wire/plugin/v1/lifecycle_pb.js";
+import { issue } from "./issue.js";
 
 async function deadURL(): Promise<string> {
   const server = createServer();
@@ -38,6 +42,33 @@ for (const [where, address] of [["an address of its own", { host: "127.0.0.1", p
   }
 }
 
+for (const [address, local, baseUrl, wanted] of [
+  [undefined, "127.0.0.1", "", "https://127.0.0.1:"], [{ host: "127.0.0.1", port: 0 }, "", "", "https://127.0.0.1:"],
+  [{ host: "0.0.0.0", port: 0 }, "127.0.0.1", "", "https://127.0.0.1:"], [{ host: "0.0.0.0", port: 0 }, "fd00::7", "", "https://[fd00::7]:"],
+  [{ host: "0.0.0.0", port: 0 }, "", "https://plugin.test:", "https://plugin.test:"],
+] as const) {
+  test(`listening at ${address?.host ?? "an address of its own"}${baseUrl && " with a base URL"} it is called at ${wanted}`, async (t) => {
+    const mine = issue("mine");
+    t.mock.method(HostLink.prototype, "connect", async function (this: HostLink) {
+      assert.ok(local, "the host is asked for an address that is known");
+      this.local = local;
+    });
+    let called = "";
+    t.mock.method(Session.prototype, "start", function (this: Session) {
+      called = (this as unknown as { settings: Settings }).settings.registrations()[0]?.metadata?.["base_url"] ?? "";
+    });
+    t.mock.method(Session.prototype, "ready", async () => undefined);
+    const plugin = new Plugin({
+      host: "https://127.0.0.1:1", selfId: "greeter", hostIdentity: "spiffe://td.test/host", ...(address ? { address } : {}), ...(baseUrl ? { baseUrl } : {}),
+      credentials: { read: () => ({ cert: mine.cert, key: mine.keyPEM, ca: mine.cert }) } as unknown as Credentials,
+    });
+    plugin.provide("clock", "1.0.0", PluginLifecycle, {});
+    t.after(() => plugin.stop());
+    await plugin.start();
+    assert.ok(called.startsWith(wanted), called);
+  });
+}
+
 test("what no host takes is refused before it is asked", () => {
   const make = (changed: Partial<PluginOptions>) => new Plugin({
     host: "https://127.0.0.1:1", selfId: "greeter", hostIdentity: "spiffe://td.test/host",
@@ -51,9 +82,12 @@ test("what no host takes is refused before it is asked", () => {
     [{ host: "https://:hidden@127.0.0.1:x" }, "host: carries credentials"], [{ host: "https://127.0.0.1:1?token=hidden" }, "host: carries credentials, a query"],
     [{ credentials: "run/greeter" }, "credentials: are none; write new Credentials(DIRECTORY)"],
     [{ requires: "clock" }, 'requires: is one text, of which each letter would count; write a list, ["clock"]'], [{ hostPins: "ab".repeat(32) }, "hostPins: is one text"],
-    [{ magicCookie: ["KEY", "x".repeat(257)] }, "magicCookie: a handshake takes 256 bytes"], [{ address: { host: "127.0.0.1", port: 65536 } }, "address: is none"],
-    [{ address: "127.0.0.1:1" }, "address: is none"], [{ baseUrl: "http://127.0.0.1:1" }, 'baseUrl: "http://127.0.0.1:1" is no base URL'],
+    [{ magicCookie: ["KEY", "x".repeat(257)] }, "magicCookie: a handshake takes 256 bytes"], 
+    [{ baseUrl: "http://127.0.0.1:1" }, 'baseUrl: "http://127.0.0.1:1" is no base URL'],
     [{ baseUrl: "https://me:hidden@127.0.0.1:1" }, "baseUrl: carries credentials"],
+    [{ host: "https://127.0.0.1:1/plugins" }, 'has the path "/plugins", below which plugins in Go reach a host, and this package does not'],
+    ...[{ host: "", port: 1 }, { host: "[::]", port: 1 }, { host: "127.0.0.1", port: 65_536 }, { host: "127.0.0.1:1", port: 0.5 }, { port: 1 }]
+      .map((address) => [{ address: address as { host: string; port: number } }, "is nothing to listen on"] as const),
   ] as const) {
     const refused = (e: Error) => e instanceof ConfigError && e.message.includes(wanted) && !e.message.includes("hidden");
     assert.throws(() => make(changed as unknown as Partial<PluginOptions>), refused, wanted);

@@ -1,7 +1,7 @@
 // Who is taken for the host.
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -82,6 +82,28 @@ test("files that are being replaced", () => {
     }
     put(one.cert, one.keyPEM, Buffer.concat([Buffer.from("# Zürich\n"), two.cert, one.cert]));
     assert.notEqual(credentials.read(), good);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test("files with the times of those before", () => {
+  const directory = mkdtempSync(join(tmpdir(), "replaced-"));
+  try {
+    const ca = issue("ca");
+    const put = (name: string) => {
+      const { cert, keyPEM } = issue(name, ca);
+      for (const [at, content] of [["tls.crt", cert], ["tls.key", keyPEM], ["ca.crt", ca.cert]] as const) {
+        writeFileSync(join(directory, "next"), content);
+        utimesSync(join(directory, "next"), 1, 1);
+        renameSync(join(directory, "next"), join(directory, at));
+      }
+      return cert;
+    };
+    put("a");
+    const credentials = new Credentials(directory);
+    const now = put("b");
+    assert.equal(credentials.read().cert.toString(), now.toString());
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -39,11 +39,14 @@ class Unreachable(PluginError):
     """The host does not answer. It may again."""
 
 
-# X509_V_ERR_… of OpenSSL for a certificate of an authority that nobody named.
+# X509_V_ERR_… of OpenSSL for a certificate of an authority that nobody named, and for one whose time it is not.
 _UNKNOWN_AUTHORITY = frozenset((2, 18, 19, 20, 21))
+_NOT_ITS_TIME = frozenset((9, 10))
 
 
 def _advice(code: int) -> str:
+    if code in _NOT_ITS_TIME:
+        return ": the host's certificate, or its authority's; renew it, or set the clocks: that of this machine may be the wrong one"
     if code not in _UNKNOWN_AUTHORITY:
         return ""
     return (": the host's certificate is of an authority that is not in ca.crt; compare that with the host's, or have its "
@@ -61,7 +64,10 @@ def parse_base_url(field: str, url: str) -> tuple[str, int]:
         raise ConfigError(f'{field}: {url!r} is no base URL: {e}; write for example "https://127.0.0.1:8443"') from e
     if port == 0:
         raise ConfigError(f"{field}: {url!r} has port 0; write one from 1 to 65535")
-    if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/"):
+    if parts.scheme == "https" and parts.hostname and parts.path not in ("", "/"):
+        raise ConfigError(f"{field}: {url!r} has the path {parts.path!r}, below which plugins in Go reach a host, and this package does not; have "
+                          "the host answer at a port, or under a name, of its own")
+    if parts.scheme != "https" or not parts.hostname:
         raise ConfigError(f'{field}: {url!r} is no base URL; write for example "https://127.0.0.1:8443"')
     return parts.hostname, port
 

@@ -12,14 +12,15 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 import grpc
 
+from .address import bracketed, parse_address
 from .calls import ServiceChannel
 from .capabilities import CapabilityChannel, Wanted, request_grant
 from .errors import Closed, ConfigError, check_name, check_version
 from .link import MAX_MESSAGE, NO_COMPRESSION, HostLink, Unreachable, parse_base_url
 from .log import Log
 from .pace import Pace
-from .serving import Control, Refusal, new_server
-from .session import Session, Settings
+from .serving import Control, Refusal, end, new_server
+from .session import SILENCE, Session, Settings
 from .transcript import MIN_SECRET_SIZE, health_proof
 from .trust import Credentials, HostTrust, check_mark
 from .watching import Watch
@@ -27,6 +28,7 @@ from .wire import broker_pb2 as broker
 from .wire import handshake_pb2 as hs
 from .wire import lifecycle_pb2 as lc
 from .wire import registry_pb2 as reg
+from .workers import Workers
 
 HEALTHY, DEGRADED, UNHEALTHY = lc.HEALTH_STATE_HEALTHY, lc.HEALTH_STATE_DEGRADED, lc.HEALTH_STATE_UNHEALTHY
 
@@ -81,8 +83,12 @@ class Plugin:
     is needed where the plugin's own certificate is that of an Authority of connectplugin. Whoever else answers in its
     place or calls the plugin is refused.
 
-    address is what the plugin listens on ("10.0.0.7:8443"); empty means a free port, on the address from which it
-    reaches its host. base_url is where the host calls it, if that is another.
+    address is what the plugin listens on ("10.0.0.7:8443", ":8443" for every address of the machine); empty means a free
+    port, on the address from which it reaches its host. base_url is where the host calls it, if that is another; for a plugin
+    that listens on every address it is the one from which it reaches its host.
+
+    grace is for how long calls in flight may finish at the end, in seconds. Beside it a plugin takes some seconds for what it
+    says to its host, so leave it 5 less than what ends the process has patience.
 
     logger hears what happens; empty means the logger "connectplugin". What an operator has to know, that the plugin waits
     for its host and that it lost it, comes at WARNING, once, and so it is printed where nobody has set up logging, too.
@@ -94,7 +100,7 @@ class Plugin:
                  secret: Optional[bytes] = None, requires: Sequence[Union[str, Dependency]] = (),
                  host_identity: str = "", host_pins: Sequence[str] = (), address: str = "", base_url: str = "",
                  versions: tuple[int, int] = (1, 1), magic_cookie: tuple[str, str] = MAGIC_COOKIE,
-                 timeout: float = 10.0, report_every: float = 10.0, workers: int = 64,
+                 timeout: float = 10.0, report_every: float = 10.0, workers: int = 64, grace: float = 10.0,
                  server_options: Sequence[tuple[str, Any]] = (("grpc.max_receive_message_length", MAX_MESSAGE), NO_COMPRESSION),
                  logger: Optional[logging.Logger] = None) -> None:
         if not self_id:
@@ -113,12 +119,10 @@ class Plugin:
                 raise ConfigError(f"{name}: is one text, of which each letter would count; write a list, [{several[:128]!r}]")
         if not 1 <= versions[0] <= versions[1]:
             raise ConfigError("versions: the range is empty; write the lowest and the highest, from 1 on")
-        if workers < 2 or not (0 < timeout < _LONGEST and 0 < report_every < _LONGEST):
-            raise ConfigError("workers, timeout, report_every: write at least 2 workers, and positive numbers of seconds")
+        if workers < 2 or not all(0 < seconds < _LONGEST for seconds in (timeout, report_every, grace)):
+            raise ConfigError("workers, timeout, report_every, grace: write at least 2 workers, and positive numbers of seconds")
         if any(len(text.encode()) > _MOST_COOKIE for text in magic_cookie):
             raise ConfigError(f"magic_cookie: a handshake takes {_MOST_COOKIE} bytes at most of key and value each")
-        if address and not re.fullmatch(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\[\]:/@\s]+):[0-9]{1,5}", address):
-            raise ConfigError(f'address: {address!r} is no host:port; write for example "10.0.0.7:8443"')
         if base_url:
             parse_base_url("base_url", base_url)
         self._log = Log(logger or logging.getLogger("connectplugin"))
@@ -127,7 +131,8 @@ class Plugin:
         self._requires = [r if isinstance(r, Dependency) else Dependency(r) for r in requires]
         for r in self._requires:
             check_name("requires", r.type, 128)
-        self._address, self._base_url, self._workers, self._server_options = address, base_url, workers, server_options
+        self._address = parse_address(address) if address else None
+        self._base_url, self._workers, self._server_options = base_url, Workers(workers), server_options
         self._timeout = timeout
         self._provided: list[_Provided] = []
         self._adders: list[Callable[[grpc.Server], None]] = []
@@ -142,7 +147,7 @@ class Plugin:
         self._open: weakref.WeakSet[Union[Watch, ServiceChannel]] = weakref.WeakSet()  # what nobody has any more has ended
         self._capabilities: dict[Wanted, CapabilityChannel] = {}
         self._stopped = False
-        self._grace = 10.0
+        self._grace = grace
         self.stopping = threading.Event()
         """Set when the host or a signal asks the plugin to stop. A stream that could go on for ever ends itself then."""
 
@@ -206,14 +211,18 @@ class Plugin:
     def start(self) -> None:
         """Serves, enrols and registers. It waits for the host however long that takes, and returns when the plugin can be
         called. It raises HostNotTrusted or HandshakeRefused, and Closed where the plugin is stopped before that."""
-        address = self._address or self._address_towards_host()
+        address = self._address
+        if address is None or (address.everywhere and not self._base_url):
+            local = bracketed(self._address_towards_host())
+        else:
+            local = address.host
         control = Control(self._answer_health, self._asked_to_stop, self._declare)
-        self._server, port = new_server(self._credentials, self._trust, control, address, self._workers,
+        self._server, port = new_server(self._credentials, self._trust, control, str(address or f"{local}:0"), self._workers,
                                         self._server_options, self._log)
         for add in self._adders:
             add(self._server)
         if not self._base_url:
-            self._base_url = f"https://{address.rpartition(':')[0]}:{port}"
+            self._base_url = f"https://{local}:{port}"
         self._server.start()
         self._session.start()
         self._session.await_ready(self.stopping)
@@ -260,7 +269,7 @@ class Plugin:
         self._session.end()
         self._session.withdraw()
         if self._server is not None:
-            self._server.stop(self._grace).wait()
+            end(self._server, self._workers, self._grace, SILENCE)
         for o in opened:
             o.close()
         self._session.leave()
@@ -268,7 +277,7 @@ class Plugin:
         self._log.close()
 
     def _address_towards_host(self) -> str:
-        """A free port on the address from which the plugin reaches its host, however long that takes."""
+        """The address from which the plugin reaches its host, however long that takes."""
         pace, log = Pace(), self._log.warning
         while not self._link.local:
             try:
@@ -278,7 +287,7 @@ class Plugin:
                 log = self._log.info  # the first time is enough
                 if self.stopping.wait(pace.failed(e)):
                     raise Closed("the plugin was stopped before its host was there") from e
-        return f"[{self._link.local}]:0" if ":" in self._link.local else f"{self._link.local}:0"
+        return self._link.local
 
     def _keep(self, opened: "_Opened") -> "_Opened":
         with self._mu:

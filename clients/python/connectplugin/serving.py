@@ -1,5 +1,6 @@
 """What the plugin serves to its host."""
 import contextlib
+import inspect
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Optional, Sequence
@@ -52,6 +53,8 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             return None
         kind = ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
         serve = getattr(handler, kind)
+        if inspect.iscoroutinefunction(serve) or inspect.isasyncgenfunction(serve):
+            serve = self._asynchronous(details.method)
         # A handler of streams begins before a message has come, so that whoever is refused holds no worker until one does.
         taken = (lambda requests, _: requests) if handler.request_streaming else _only
         if handler.response_streaming:
@@ -74,6 +77,15 @@ class OnlyHost(grpc.ServerInterceptor):  # type: ignore[misc]
             setattr(checked, _POOL, self._workers.of(caller))
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         return make(checked, handler.request_deserializer, handler.response_serializer)
+
+    def _asynchronous(self, method: str) -> Any:
+        """A handler in the place of one that is asyncio's, which nobody would await."""
+        def unawaited(_: Any, context: grpc.ServicerContext) -> Any:
+            self._log.warning("%s is async, and servicers are called in threads: write def, and have it wait for what is asyncio's with "
+                              "asyncio.run_coroutine_threadsafe(…, loop).result()", method)
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "the plugin cannot serve this method")
+
+        return unawaited
 
     def _refuse(self) -> Any:
         """A handler for a call of whoever has too many."""
@@ -139,12 +151,11 @@ class Control:
     declare: Callable[[Any], None]
 
 
-def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, workers: int,
+def new_server(credentials: Credentials, trust: HostTrust, control: Control, address: str, shared: Workers,
                options: Sequence[tuple[str, Any]], log: Log) -> tuple[grpc.Server, int]:
     """Returns a server that listens and does not serve yet, and its port."""
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
     apart = futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")
-    shared = Workers(workers)
     server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, _ALONE, *options))
     server.add_generic_rpc_handlers(_control_handlers(control, apart))
 
@@ -166,6 +177,15 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
     except RuntimeError as e:
         raise ConfigError(f"address: nobody can listen on {address}: another process does, or it is none of this machine's") from e
     return server, port
+
+
+def end(server: grpc.Server, shared: Workers, grace: float, silence: float) -> None:
+    """Lets the calls in flight finish, for so many seconds at most. grpcio waits for the host to take note of the end, too, which one
+    that is silent does not: it has so many seconds, in which nothing is in flight."""
+    stopped = server.stop(grace)
+    while not stopped.wait(silence):
+        if not shared.busy():
+            server.stop(None)
 
 
 def _control_handlers(control: Control, pool: futures.Executor) -> tuple[Any, ...]:

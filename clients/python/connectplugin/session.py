@@ -1,9 +1,10 @@
 """A plugin's identity: enrolment, renewal, registration and reports, kept up by one thread."""
+import contextlib
 import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import grpc
 
@@ -18,6 +19,8 @@ from .wire import registry_pb2 as reg
 
 RENEW_AFTER = 2 / 3  # of the lifetime
 _RENEW_FLOOR = 0.1
+SILENCE = 3.0
+"""How long a plugin that ends waits for a host that says nothing, in seconds: as one in Go."""
 _ANY_PROVIDER = "connectplugin.any_provider"
 _FINAL = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION,
           grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
@@ -61,6 +64,10 @@ class _Lost(PluginError):
     """The connection ended, over which the host had taken the plugin."""
 
 
+class _Taken(PluginError):
+    """Another plugin provides what this one has to."""
+
+
 class Session:
     """Keeps a plugin enrolled, registered and reported."""
 
@@ -84,6 +91,7 @@ class Session:
         self._broken: Optional[PluginError] = None  # _Forgotten or _Lost, of which the thread has not heard
         self._closed = False
         self._chooses = False
+        self._patience = SILENCE  # of who ends the session
         # Of the thread alone.
         self._registered: list[str] = []
         self._registered_as = ""
@@ -151,11 +159,12 @@ class Session:
         self._wake.set()
 
     def end(self) -> None:
-        """Ends the thread and waits for it. The identity stays good for calls until leave."""
+        """Ends the thread and waits for it, or until it is clear that the host is silent. The identity stays good for calls until leave."""
         self._ended.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            with self._patient():
+                self._thread.join(self._patience)
 
     def withdraw(self) -> None:
         """Takes the registrations back, so that no new calls come. After end."""
@@ -176,14 +185,24 @@ class Session:
 
     def _last_word(self, procedure: str, message: Any) -> bool:
         """Calls a host that may be gone."""
-        if self._identity is None:
+        if self._identity is None or self._patience <= 0:
             return False
         try:
-            self._call(procedure, message, None, self._identity, min(2.0, self._settings.timeout))
+            with self._patient():
+                self._call(procedure, message, None, self._identity, min(2.0, self._settings.timeout, self._patience))
         except (grpc.RpcError, PluginError, ValueError) as e:
             self._log.debug("%s: %s", procedure, e)
             return False
         return True
+
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Takes the time that something of the end takes from what there is for all of it."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._patience -= time.monotonic() - begun
 
     def _raise_locked(self) -> None:
         if self._error is not None:
@@ -207,15 +226,23 @@ class Session:
                 self._hold(self._pace.lost())
             except _Forgotten as e:
                 self._forgotten(e)
+            except _Taken as e:
+                self._say_once("%s", e)
+                self._hold(self._pace.failed(e))
             except (grpc.RpcError, Unreachable) as e:
                 self._link.lose()
-                log = self._log.info if self._away else self._log.warning  # the first time is enough
-                log("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
-                self._away = True
+                self._say_once("waiting for the host: %s", e.details() if isinstance(e, grpc.Call) else e)
                 self._hold(self._pace.failed(e))
             except Exception as e:  # a defect ends the plugin and not its thread alone
                 self._fail(e)
                 return
+
+    def _say_once(self, text: str, what: object) -> None:
+        """Says for what the plugin waits; the first time is enough for who hears of warnings alone."""
+        if not self._ended.is_set():
+            log = self._log.info if self._away else self._log.warning
+            log(text, what)
+        self._away = True
 
     def _attempt(self) -> None:
         """Does what is due and rests until something else is. Raises what broke then, too."""
@@ -297,6 +324,9 @@ class Session:
             try:
                 answer = self._call("ServiceRegistry/RegisterService", message, reg.RegisterServiceResponse, identity)
             except grpc.RpcError as e:
+                if code_of(e) is grpc.StatusCode.ALREADY_EXISTS:
+                    raise _Taken(f"service {message.service_type!r}: another plugin provides it; waiting until that has left, or the host's "
+                                 "policy lets several (AllowMultiple)") from HostError(e)
                 if code_of(e) in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
                     raise HandshakeRefused(
                         f"service {message.service_type!r}: the host's policy does not allow this plugin to provide it there, "

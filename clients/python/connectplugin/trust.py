@@ -34,7 +34,7 @@ class Credentials:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._stamp: Optional[tuple[int, ...]] = None
+        self._stamp: Optional[tuple[tuple[int, int], ...]] = None
         self._good: Optional[tuple[Files, ssl.SSLContext]] = None
         self.read()
 
@@ -52,16 +52,24 @@ class Credentials:
         try:
             stamp = _stamp(names)
             if stamp != self._stamp:
-                files = Files(*(_content(n) for n in names))
-                context = _client_context(names, files.authorities)
-                if _stamp(names) != stamp:  # the context would be made of others
-                    raise OSError("they are being replaced")
-                self._good, self._stamp = (files, context), stamp
+                self._good, self._stamp = _load(names), stamp
         except (OSError, ValueError) as e:  # ssl.SSLError is an OSError, ConfigError a ValueError
             if self._good is None:
                 raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
         assert self._good is not None
         return self._good
+
+
+def _load(names: Sequence[str]) -> tuple[Files, ssl.SSLContext]:
+    """Reads files that fit together. Python's ssl takes a key from a file alone, and a mounted secret is replaced in one
+    step that may come between two of them, so they are looked at again afterwards."""
+    files = Files(*map(_content, names))
+    while True:
+        context = _client_context(names, files.authorities)
+        again = Files(*map(_content, names))
+        if again == files:
+            return files, context
+        files = again
 
 
 class HostTrust:
@@ -129,8 +137,8 @@ def _host_of_domain(pem: bytes) -> str:
     return f"spiffe://{match[1]}/host"
 
 
-def _stamp(names: Sequence[str]) -> tuple[int, ...]:
-    return tuple(os.stat(n).st_mtime_ns for n in names)
+def _stamp(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    return tuple((s.st_ino, s.st_mtime_ns) for s in map(os.stat, names))  # copies may keep their times
 
 
 def _client_context(names: Sequence[str], authorities: bytes) -> ssl.SSLContext:

@@ -44,6 +44,11 @@ class Workers:
             known = self._callers.get(caller)
             return known is not None and len(known.waiting) >= _MOST_WAITING
 
+    def busy(self) -> bool:
+        """Reports whether calls are served, or wait for it."""
+        with self._mu:
+            return bool(self._callers)
+
     def of(self, caller: str) -> futures.ThreadPoolExecutor:
         """The pool as a caller has it."""
         return _Share(self, caller)

@@ -1,4 +1,5 @@
 """What a host can make a plugin do, and show, that means it ill."""
+import dataclasses
 import gc
 import logging
 import socket
@@ -112,6 +113,8 @@ class Host(grpc.GenericRpcHandler):  # type: ignore[misc]
         many = self._play(name, context)
         if name == "Handshake":
             return hs.HandshakeResponse(core_protocol_version=1, app_protocol_version=1, runtime_id="me", runtime_token=f"token{many}")
+        if name == "RegisterService":
+            return reg.RegisterServiceResponse(registration_id=f"reg{many}")
         return lc.ReportHealthResponse()
 
     def _watch(self, context: grpc.ServicerContext) -> Iterator[reg.WatchServiceEvent]:
@@ -241,6 +244,20 @@ class Hostile(unittest.TestCase):
             time.sleep(0.001)
         self.assertEqual(1, host.count("Handshake"))
 
+    def test_a_silent_host_does_not_hold_up_the_end(self) -> None:
+        over = threading.Event()
+        self.addCleanup(over.set)
+        host, plugin, lines = self.stage(lambda name, *_: name == "ReportHealth" and over.wait() or None)
+        plugin._session._settings = dataclasses.replace(plugin._session._settings, timeout=3600.0)
+        with mock.patch.object(plugin._session, "_patience", 0.1):
+            self.start(plugin)
+            self.until(lambda: host.count("ReportHealth") == 1, lambda: host.counts)
+            ending = threading.Thread(target=plugin.stop, daemon=True)
+            ending.start()
+            ending.join(40)
+            self.assertFalse(ending.is_alive())
+        self.assertEqual([], [line for line in lines if "waiting" in line])
+
     def shown(self, e: BaseException, lines: list[str]) -> None:
         text = "".join(traceback.format_exception(e))
         for said in (text.replace("\n", ""), *lines):
@@ -353,6 +370,26 @@ class Hostile(unittest.TestCase):
         del channel
         gc.collect()
         self.assertIsNone(gone(), "a channel that was closed is kept")
+
+    def test_a_type_that_another_plugin_provides_is_waited_for(self) -> None:
+        left = threading.Event()
+
+        def taken(name: str, context: grpc.ServicerContext, _: Callable[[], None]) -> None:
+            if name == "RegisterService" and not left.is_set():
+                context.abort(grpc.StatusCode.ALREADY_EXISTS, "another plugin provides the service type")
+
+        host, plugin, lines = self.stage(taken)
+        looked: list[None] = []
+        with mock.patch.object(HostLink, "_look", lambda *_: looked.append(None) or b"leaf"):
+            plugin.provide("clock", "1.0.0", "clock.v1.ClockService", mock.Mock())
+            self.start(plugin)
+            self.until(lambda: host.count("RegisterService") >= 3, lambda: host.counts)
+            left.set()
+            self.until(lambda: host.count("ReportHealth") >= 1, lambda: host.counts)
+        waits = [line for line in lines if "another plugin" in line]
+        self.assertGreaterEqual(len(waits), 3)
+        self.assertTrue(all(line.startswith("service 'clock': another plugin provides it") for line in waits), waits)
+        self.assertEqual((1, 1), (len(looked), host.count("Handshake")))  # nothing is wrong with the host
 
     def test_a_route_that_is_no_url_is_none(self) -> None:
         host, plugin, _ = self.stage(lambda *_: None)

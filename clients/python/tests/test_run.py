@@ -72,6 +72,45 @@ with mock.patch.object(HostLink, "reach", side_effect=Unreachable("nobody listen
 """
 
 
+class Addresses(unittest.TestCase):
+    def test_where_it_listens_and_where_it_is_called(self) -> None:
+        for address, local, base_url, listens, called in (
+            ("", "10.0.0.7", "", "10.0.0.7:0", "https://10.0.0.7:9"),
+            ("", "fd00::7", "", "[fd00::7]:0", "https://[fd00::7]:9"),
+            ("10.0.0.7:9", "", "", "10.0.0.7:9", "https://10.0.0.7:9"),
+            ("[fd00::7]:9", "", "", "[fd00::7]:9", "https://[fd00::7]:9"),
+            ("plugin.test:9", "", "", "plugin.test:9", "https://plugin.test:9"),
+            ("0.0.0.0:9", "10.0.0.7", "", "0.0.0.0:9", "https://10.0.0.7:9"),
+            (":9", "10.0.0.7", "", "[::]:9", "https://10.0.0.7:9"),
+            ("[::]:9", "fd00::7", "", "[::]:9", "https://[fd00::7]:9"),
+            ("0.0.0.0:9", "", "https://plugin.test:443", "0.0.0.0:9", "https://plugin.test:443"),
+        ):
+            def reach(link: HostLink, _: float, local: str = local) -> None:
+                if not local:
+                    raise AssertionError("the host is asked for an address that is known")
+                link.local = local
+
+            with self.subTest(address, base_url=base_url), mock.patch.object(HostLink, "reach", reach), \
+                    mock.patch.multiple("connectplugin.plugin.Session", start=mock.DEFAULT, await_ready=mock.DEFAULT), \
+                    mock.patch("connectplugin.plugin.new_server", return_value=(mock.MagicMock(), 9)) as server:
+                plugin = Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), host_identity="spiffe://td.test/host",
+                                address=address, base_url=base_url)
+                plugin.provide("clock", "1.0.0", "clock.v1.ClockService", mock.Mock())
+                plugin.start()
+                self.assertEqual(listens, server.call_args.args[3])
+                self.assertEqual(called, plugin._registrations()[0].metadata["base_url"])
+
+    def test_grace(self) -> None:
+        server = mock.MagicMock()
+        with mock.patch.multiple("connectplugin.plugin.Session", start=mock.DEFAULT, await_ready=mock.DEFAULT), \
+                mock.patch("connectplugin.plugin.new_server", return_value=(server, 9)):
+            plugin = Plugin(host="https://127.0.0.1:1", self_id="greeter", credentials=mock.Mock(), host_identity="spiffe://td.test/host",
+                            address="127.0.0.1:9", grace=25)
+            plugin.start()
+            plugin.stop()
+        server.stop.assert_called_once_with(25)
+
+
 class Config(unittest.TestCase):
     def test_what_no_host_takes_is_refused_before_it_is_asked(self) -> None:
         def make(**changed: Any) -> Plugin:
@@ -100,10 +139,11 @@ class Config(unittest.TestCase):
             ({"timeout": float("inf")}, "timeout"),
             ({"report_every": float("nan")}, "report_every"),
             ({"magic_cookie": ("KEY", "x" * 257)}, "magic_cookie: a handshake takes 256 bytes"),
-            ({"address": "127.0.0.1"}, "address: '127.0.0.1' is no host:port"),
-            ({"address": "https://127.0.0.1:1"}, "address: 'https://127.0.0.1:1' is no host:port"),
             ({"base_url": "http://127.0.0.1:1"}, "base_url: 'http://127.0.0.1:1' is no base URL"),
             ({"base_url": "https://me:hidden@127.0.0.1:1"}, "base_url: carries credentials"),
+            ({"host": "https://127.0.0.1:1/plugins"}, "has the path '/plugins', below which plugins in Go reach a host, and this package does not"),
+            ({"grace": 0}, "grace: write"),
+            *(({"address": a}, f"address: {a!r} is no address to listen on") for a in ("8443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:8443", "a:b")),
         ):
             with self.subTest(changed), self.assertRaises(ConfigError) as raised:
                 make(**changed)

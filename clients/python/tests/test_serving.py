@@ -1,18 +1,22 @@
 """Whom a plugin serves, and what others can make it hold."""
 import inspect
+import io
 import logging
+import socket
 import threading
+import time
 import unittest
 from concurrent import futures
-from typing import Any, Callable, Iterator
+from typing import Any, AsyncIterator, Callable, Iterator
 from unittest import mock
 
 import grpc
 
 from connectplugin import ConfigError, Plugin, link
 from connectplugin.log import Log
-from connectplugin.serving import Control, OnlyHost, new_server
+from connectplugin.serving import Control, OnlyHost, end, new_server
 from connectplugin.wire import lifecycle_pb2 as lc
+from connectplugin.workers import Workers
 
 NOW, HEALTH = "/clock.v1.ClockService/Now", "/connectplugin.v1.PluginControl/GetHealth"
 HOST = (("by", "host"),)
@@ -36,7 +40,10 @@ class Serving(unittest.TestCase):
             patch.start()
             self.addCleanup(patch.stop)
         control = Control(lambda _: lc.GetHealthResponse(state=lc.HEALTH_STATE_HEALTHY), lambda _: None, lambda _: None)
-        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", workers, options, Log(logging.Logger("serving")))
+        self.logger = logging.Logger("serving")
+        self.workers = Workers(workers)
+        server, port = new_server(mock.Mock(), mock.Mock(), control, "127.0.0.1:0", self.workers, options, Log(self.logger))
+        self.server, self.port = server, port
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("clock.v1.ClockService", {
             "Now": grpc.unary_unary_rpc_method_handler(serve),
             "Follow": grpc.unary_stream_rpc_method_handler(lambda request, context: iter([serve(request, context)])),
@@ -54,7 +61,7 @@ class Serving(unittest.TestCase):
         control = Control(lambda _: lc.GetHealthResponse(), lambda _: None, lambda _: None)
 
         def another(address: str) -> int:
-            return new_server(mock.Mock(), mock.Mock(), control, address, 2, (), Log(logging.Logger("serving")))[1]
+            return new_server(mock.Mock(), mock.Mock(), control, address, Workers(2), (), Log(logging.Logger("serving")))[1]
 
         with self.assertRaisesRegex(ConfigError, f"address: nobody can listen on 127.0.0.1:{self.port}: another process does"):
             another(f"127.0.0.1:{self.port}")
@@ -76,6 +83,61 @@ class Serving(unittest.TestCase):
         self.assertEqual(b"now", channel.unary_unary(NOW)(b"now", metadata=HOST, timeout=WAIT))
         self.assertEqual([b"now"], list(channel.unary_stream("/clock.v1.ClockService/Follow")(b"now", metadata=HOST, timeout=WAIT)))
         self.assertEqual(b"ab", channel.stream_unary("/clock.v1.ClockService/Set")(iter([b"a", b"b"]), metadata=HOST, timeout=WAIT))
+
+    def test_a_silent_host_does_not_hold_up_the_end(self) -> None:
+        self.stage(lambda request, _: bytes(request))
+        with socket.create_connection(("127.0.0.1", self.port)) as silent:
+            silent.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # SETTINGS, and nothing from then on
+            self.assertTrue(silent.recv(1))
+            ending = threading.Thread(target=end, args=(self.server, self.workers, 3600.0, 0.05), daemon=True)
+            ending.start()
+            ending.join(WAIT)
+            self.assertFalse(ending.is_alive())
+
+    def test_calls_in_flight_finish_though_the_host_is_silent(self) -> None:
+        looked = threading.Semaphore(0)
+
+        def serve(request: bytes, _: grpc.ServicerContext) -> bytes:
+            for _ in range(3):
+                self.assertTrue(looked.acquire(timeout=WAIT))
+            return bytes(request)
+
+        call = self.stage(serve).unary_unary(NOW).future(b"now", metadata=HOST, timeout=3 * WAIT)
+        busy = self.workers.busy
+        while not busy():
+            time.sleep(0.001)
+        with mock.patch.object(self.workers, "busy", lambda: looked.release() or busy()):
+            end(self.server, self.workers, 3600.0, 0.01)
+        self.assertEqual(b"now", call.result(WAIT))
+
+    def test_what_is_asyncios_is_said_to_be_so(self) -> None:
+        async def answer(request: bytes, _: grpc.ServicerContext) -> bytes:
+            return request
+
+        async def answers(request: bytes, _: grpc.ServicerContext) -> AsyncIterator[bytes]:
+            yield request
+
+        class Servicer:
+            async def method(self, request: bytes, _: grpc.ServicerContext) -> bytes:
+                return request
+
+        channel, lines = self.stage(answer), io.StringIO()
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("other.v1.Other", {
+            "Method": grpc.unary_unary_rpc_method_handler(Servicer().method),
+            "Stream": grpc.unary_stream_rpc_method_handler(answers),
+            "Upload": grpc.stream_stream_rpc_method_handler(answers),
+        }),))
+        self.logger.addHandler(logging.StreamHandler(lines))
+        for method, begin in (
+            (NOW, lambda m: channel.unary_unary(m)(b"now", metadata=HOST, timeout=WAIT)),
+            ("/other.v1.Other/Method", lambda m: channel.unary_unary(m)(b"now", metadata=HOST, timeout=WAIT)),
+            ("/other.v1.Other/Stream", lambda m: list(channel.unary_stream(m)(b"now", metadata=HOST, timeout=WAIT))),
+            ("/other.v1.Other/Upload", lambda m: list(channel.stream_stream(m)(iter([b"now"]), metadata=HOST, timeout=WAIT))),
+        ):
+            with self.subTest(method), self.assertRaises(grpc.RpcError) as raised:
+                begin(method)
+            self.assertIs(grpc.StatusCode.UNIMPLEMENTED, raised.exception.code(), method)
+            self.assertIn(f"{method} is async, and servicers are called in threads: write def", lines.getvalue())
 
     def test_what_is_compressed_is_not_inflated(self) -> None:
         # grpcio inflates it whole before it looks how large it is, at the server and at the client.

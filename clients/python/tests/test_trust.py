@@ -110,7 +110,7 @@ def issue(directory: str, name: str, by: str = "") -> None:
                    cwd=directory, check=True, capture_output=True)
 
 
-class Replaced(unittest.TestCase):
+class Damaged(unittest.TestCase):
     @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
     def test_files_that_are_being_replaced(self) -> None:
         """Who connects meanwhile does so with the last good ones: an error would end the plugin."""
@@ -175,6 +175,80 @@ class Authorities(unittest.TestCase):
                     else:
                         with self.assertRaises(ssl.SSLCertVerificationError):
                             shake(plugin_side, host_side)
+
+
+class Replaced(unittest.TestCase):
+    """Files that are replaced, as a certificate manager or a mounted secret does it."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.at = pathlib.Path(directory.name)
+        for name, by in (("ca", ""), ("host", "ca"), ("a", "ca"), ("b", "ca")):
+            issue(directory.name, name, by)
+        for name in "ab":
+            (self.at / f"of-{name}").mkdir()
+            for file, content in (("tls.crt", f"{name}.crt"), ("tls.key", f"{name}.key"), ("ca.crt", "ca.crt")):
+                shutil.copy(self.at / content, self.at / f"of-{name}" / file)
+                os.utime(self.at / f"of-{name}" / file, (1, 1))
+        self.lead("a")
+
+    def lead(self, name: str) -> None:
+        """Has the mounted directory be that of a name, in one step."""
+        (self.at / "next").symlink_to(f"of-{name}")
+        (self.at / "next").rename(self.at / "mounted")
+
+    def shaken(self, credentials: cp.Credentials) -> bytes:
+        """The certificate that a plugin shows which reaches its host."""
+        host = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        host.load_cert_chain(self.at / "host.crt", self.at / "host.key")
+        host.verify_mode = ssl.CERT_REQUIRED
+        host.load_verify_locations(self.at / "ca.crt")
+        to_host, to_plugin = ssl.MemoryBIO(), ssl.MemoryBIO()
+        plugin_side = credentials.client_context().wrap_bio(to_plugin, to_host, server_hostname="localhost")
+        host_side = host.wrap_bio(to_host, to_plugin, server_side=True)
+        shake(plugin_side, host_side)
+        host_side.do_handshake()
+        shown = host_side.getpeercert(binary_form=True)
+        assert shown is not None
+        return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
+    def test_what_does_not_fit_together_leaves_the_last_that_did(self) -> None:
+        credentials = cp.Credentials(str(self.at / "mounted"))
+        before = credentials.read()
+        for name, content in (("tls.key", b""), ("tls.key", (self.at / "b.key").read_bytes()), ("ca.crt", b""), ("ca.crt", b"\xe9"), ("tls.crt", None)):
+            file = self.at / "of-a" / name
+            good = file.read_bytes()
+            file.unlink()
+            if content is not None:
+                file.write_bytes(content)
+            with self.subTest(name, content=content):
+                self.assertEqual(before, credentials.read())
+                self.assertEqual(before.certificate, self.shaken(credentials))  # a plugin that lost its host is back nevertheless
+                if content is not None:
+                    with self.assertRaisesRegex(cp.ConfigError, "needs tls.crt, tls.key and ca.crt"):
+                        cp.Credentials(str(self.at / "mounted"))
+            file.write_bytes(good)
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
+    def test_a_mounted_secret_that_is_replaced_between_two_of_its_files(self) -> None:
+        content, reads = getattr(trust, "_content"), [0]
+
+        def swapped(name: str) -> bytes:
+            reads[0] += 1
+            if reads[0] == 2:
+                self.lead("b")
+            return bytes(content(name))
+
+        with mock.patch.object(trust, "_content", swapped):
+            credentials = cp.Credentials(str(self.at / "mounted"))
+        files = credentials.read()
+        of_b = (self.at / "b.crt").read_bytes(), (self.at / "b.key").read_bytes()
+        self.assertEqual(of_b, (files.certificate, files.key))
+        self.assertEqual(of_b[0], self.shaken(credentials))
+        self.lead("a")
+        self.assertEqual((self.at / "a.crt").read_bytes(), self.shaken(credentials))
 
 
 def shake(plugin_side: ssl.SSLObject, host_side: ssl.SSLObject) -> None:
