@@ -64,9 +64,7 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
 	case in.draining():
-		if !untouched(w, r) {
-			refuse(w, r, connect.CodeUnavailable, errShuttingDown)
-		}
+		decline(w, r)
 		return
 	}
 	handler, ok := in.table.lookup(r.URL.Path)
@@ -466,9 +464,11 @@ func (h *hub) refusedOn(ctx context.Context) {
 	}
 }
 
-// untouched says of a request that nothing was done with it, as no answer does that its caller may take for one of a call which was
-// begun. A probe has an answer.
-func untouched(w http.ResponseWriter, r *http.Request) bool {
-	refuser, ok := w.(interface{ Refuse() bool })
-	return ok && !isProbe(r.URL.Path) && refuser.Refuse()
+// decline refuses a request of a host that ends in words that say that nothing was done with it, as no answer does that its caller may take
+// for one of a call which was begun. A probe has an answer.
+func decline(w http.ResponseWriter, r *http.Request) {
+	if refuser, ok := w.(interface{ Refuse() bool }); ok && !isProbe(r.URL.Path) && refuser.Refuse() {
+		return
+	}
+	refuse(w, r, connect.CodeUnavailable, errShuttingDown)
 }

@@ -66,7 +66,8 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	MaxConnections int
 	// MaxConnectionsPerPeer bounds those of one peer address (a /64 for IPv6) that
 	// proved nothing: no runtime identity and no certificate. A newcomer takes the place of
-	// the one of which nothing was served for longest, if that was for 5 s, and is refused otherwise. The holder of a
+	// the one of which nothing was served for longest, if that was for 5 s, and is refused otherwise: accepted, and closed before
+	// TLS without a word, which every protocol reports as unavailable. So is one whose place is taken, at whatever it is. The holder of a
 	// certificate has as many that do not count against its address, and a runtime identity has 64, or fewer where this
 	// is fewer, and all instances of a plugin a quarter of MaxConnections, or 2 each where those are more. Default 1,000.
 	MaxConnectionsPerPeer int
@@ -90,23 +91,25 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
 	RefusalBurst int
 	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
-	// connection. Default 256.
+	// connection. One more is reset with REFUSED_STREAM: nothing was done with it, and libraries wait for room, as the
+	// SETTINGS tell them to. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake, without the time in which it waits for those of
-	// others, the time from it to the beginning of HTTP/2, and each request header. Default 10 s.
+	// others, the time from it to the beginning of HTTP/2, and each request header; then the connection is closed without a word.
+	// Default 10 s.
 	ReadHeaderTimeout time.Duration
 	// BodyTimeout bounds how long the message of a call to the host's own services may take
 	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
 	// Default 10 s.
 	BodyTimeout time.Duration
-	// IdleTimeout closes a connection without streams. Default 2 min.
+	// IdleTimeout ends a connection without streams, with a GOAWAY (NO_ERROR). Default 2 min.
 	IdleTimeout time.Duration
 	// KeepAliveInterval is how long nothing may come on a connection to the host before it asks
 	// with a PING whether the peer is still there. It is not about connections that the host makes
 	// to providers: there it asks after 30 s and waits for 10 s, whatever is set here. Default 30 s.
 	KeepAliveInterval time.Duration
 	// KeepAliveTimeout is how long the answer may take. Who does not answer is
-	// disconnected. Default 15 s.
+	// disconnected, without a word. Default 15 s.
 	KeepAliveTimeout time.Duration
 	// WriteTimeout is how long a peer may take none of what is written to its connection before it is
 	// disconnected; a window that it does not open is nothing of that. Default 30 s.

@@ -29,7 +29,7 @@ func chains(made func() (*tls.Certificate, error)) func(context.Context, *attack
 			return err
 		}
 		cfg := a.tls.Clone()
-		cfg.NextProtos, cfg.ServerName, cfg.Certificates = []string{"h2"}, "127.0.0.1", nil
+		cfg.NextProtos, cfg.ServerName, cfg.Certificates = []string{"h2"}, hostName, nil
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return chain, nil }
 		a.show(ctx, cfg)
 		return nil

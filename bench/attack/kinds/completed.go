@@ -32,7 +32,7 @@ func handshakeKinds() []Kind {
 func completed(addresses uint32, edit func(*tls.Config)) func(context.Context, *attack) error {
 	return func(ctx context.Context, a *attack) error {
 		cfg := a.tls.Clone()
-		cfg.NextProtos, cfg.ServerName = []string{"h2"}, "127.0.0.1"
+		cfg.NextProtos, cfg.ServerName = []string{"h2"}, hostName
 		if edit != nil {
 			edit(cfg)
 		}

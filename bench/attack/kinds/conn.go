@@ -62,7 +62,7 @@ func (a *attack) connect(ctx context.Context, read bool, settings ...http2.Setti
 	}
 	cfg := a.tls.Clone()
 	cfg.NextProtos = []string{"h2"}
-	cfg.ServerName = cmp.Or(cfg.ServerName, "127.0.0.1")
+	cfg.ServerName = cmp.Or(cfg.ServerName, hostName)
 	keys := new(record.Keys)
 	cfg.KeyLogWriter = keys
 	c := &conn{attack: a, ctx: ctx, tls: tls.Client(raw, cfg), keys: keys, next: 1, gone: make(chan struct{}), ends: make(chan struct{}, 1)}

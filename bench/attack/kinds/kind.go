@@ -25,6 +25,7 @@ const (
 	MostTime = 3 * time.Minute
 
 	mostFrames = 5_000_000
+	hostName   = "127.0.0.1" // in its certificate
 	from       = "127.0.0.2" // another address than the honest ones have
 	dialLimit  = 5 * time.Second
 )
@@ -52,7 +53,8 @@ type Kind struct {
 // All returns every kind.
 func All() []Kind {
 	return slices.Concat(
-		strangers(), nothings(), manies(), handshakeKinds(), recordKinds(), probeKinds(), plugins(), fleets(), wordyCalls(), ownProviders(), providers())
+		strangers(), nothings(), manies(), handshakeKinds(), recordKinds(), probeKinds(),
+		plugins(), fleets(), wordyCalls(), ownProviders(), providers())
 }
 
 // Named returns the kinds whose names, with who attacks before them, contain a text in upper or lower case.

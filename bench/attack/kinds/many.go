@@ -166,7 +166,7 @@ func (a *attack) breakOff(ctx context.Context, from string) error {
 	defer func() { _ = c.Close() }()
 	leaving := &leaver{Conn: c}
 	cfg := a.tls.Clone()
-	cfg.NextProtos, cfg.ServerName = []string{"h2"}, "127.0.0.1"
+	cfg.NextProtos, cfg.ServerName = []string{"h2"}, hostName
 	if err = tls.Client(leaving, cfg).HandshakeContext(ctx); leaving.answered {
 		return nil
 	}

@@ -45,6 +45,7 @@ const (
 	streamsEach    = 160 // of a connection: as few connections as there may be streams
 	connectionsMax = 64
 	downloads      = 1_024
+	fewCrowded     = 100 // connections of a plugin that poses as a stranger
 	initialWindow  = 1<<16 - 1
 	widestWindow   = 1<<31 - 1
 )
@@ -75,16 +76,45 @@ func plugins() []Kind {
 		{Name: "downloads on 64 connections, nothing is read", run: keepOpen(routePath+stage.Pour, false)},
 		{Name: "downloads through windows of a byte", run: severally(flood(narrow, byByte))},
 		{Name: "calls of many fields to a slow provider", run: severally(keptCalls)},
-		{Name: "large metadata", run: flood(func(c *conn, i uint32) error {
-			return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
-		})},
+		{Name: "large metadata", run: flood(largeMetadata)},
 		{Name: pingFlood, run: flood(func(c *conn, _ uint32) error { return c.WritePing(false, [8]byte{}) })},
 		{Name: "connections", run: connections},
+		{
+			Name: "routed calls, and what strangers do",
+			run: asStranger(flood(request(routePath+stage.Say, []byte("x"))),
+				severally(flood(request(discoverPath, nil))), connections, crowd(fewCrowded, every(tenth, (*conn).shakes))),
+		},
+		{Name: "large metadata, and heads as of strangers", run: asStranger(flood(largeMetadata), severally(flood(bigHeaders)), connections)},
 	}
 	for i := range list {
 		list[i].Who = Plugin
 	}
 	return list
+}
+
+func largeMetadata(c *conn, i uint32) error {
+	return request(routePath+stage.Say, []byte("x"), "x-large", strings.Repeat(string(rune('a'+i%26)), largeFields))(c, i)
+}
+
+// asStranger does something as itself, and at the same time other things as somebody who holds nothing, from the same address.
+func asStranger(own func(context.Context, *attack) error, others ...func(context.Context, *attack) error) func(context.Context, *attack) error {
+	return func(ctx context.Context, a *attack) error {
+		stranger := &attack{authority: a.authority, addr: a.addr, begun: a.begun, tls: a.authority.ClientTLS()}
+		var working sync.WaitGroup
+		defer working.Wait()
+		for _, do := range others {
+			working.Go(func() { _ = do(ctx, stranger) })
+		}
+		err := own(ctx, a)
+		working.Wait()
+		saw := stranger.outcome()
+		a.sent.Add(saw.Sent)
+		a.refused.Add(saw.Refused)
+		if saw.CutAfter > 0 {
+			a.ended(saw.Reason)
+		}
+		return err
+	}
 }
 
 func message(m proto.Message) []byte {
