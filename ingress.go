@@ -70,7 +70,6 @@ func (in *ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, ok := in.table.lookup(r.URL.Path)
 	if !ok {
 		in.hub.refusedOn(r.Context())
-		in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
 		in.nowhere(r)
 		refuse(w, r, connect.CodeNotFound, errNotAvailable)
 		return
@@ -194,6 +193,7 @@ const nothingServed = "nothing is served at this path; if a client's calls come 
 
 // nowhere records such a request: the first one of a peer, and counted beyond that.
 func (in *ingress) nowhere(r *http.Request) {
+	in.hub.tellRefusal(nil, AuditDenied, RefusedRequest)
 	p := in.hub.newPeer(r)
 	e := AuditEvent{Kind: AuditDenied, Peer: p.addr, Procedure: r.URL.Path, Reason: nothingServed}
 	in.hub.auditCounted(e.by(p.conn), e)
@@ -403,6 +403,17 @@ func (u *undo) unheard() bool {
 	return u.bound != "" && !u.streams && !u.p.arrived.Load() && u.ctx.Err() == nil
 }
 
+// begin begins a call, in the context that it returns.
+func (u *undo) begin(ctx, root context.Context, a *admission, w http.ResponseWriter) context.Context {
+	u.running = a.call()
+	u.ctx = u.running.Begin(ctx, root, w)
+	u.ends = a.endWith(u.running)
+	if a.caller != nil {
+		a.caller.id.Enter()
+	}
+	return u.ctx
+}
+
 // request is who makes a request, with what the middleware needs of it as long as it is served: in one piece, as there is one
 // for each watch. It is the context in which both are known.
 type request struct {
@@ -428,6 +439,7 @@ func (h *hub) newRequest(r *http.Request) *request {
 	}
 	own := &struct {
 		request
+
 		conn connection
 	}{conn: connection{foreign: true}}
 	own.undo.p = &own.peer

@@ -254,15 +254,9 @@ func (m *middleware) call(ctx context.Context, h *hub, a *admission, w http.Resp
 	if !bounded && a.caller != nil {
 		root = p.Context // a caller and its peer add values to it, and nothing else
 	}
-	u.running = a.call()
-	ctx = u.running.Begin(ctx, root, w)
-	u.ctx = ctx
+	ctx = u.begin(ctx, root, a, w)
 	if r = r.WithContext(ctx); u.seats != nil {
 		r.Body = body
-	}
-	u.ends = a.endWith(u.running)
-	if a.caller != nil {
-		a.caller.id.Enter()
 	}
 	if m.route.unary != nil && !bounded {
 		u.streams = true
@@ -455,17 +449,6 @@ func (s *stay) saw(p []byte) {
 	}
 }
 
-// begin cuts the body of a request off that trickles in: when its own time is over, or that of its call, whatever comes first.
-func (b *promptBody) begin(ctx context.Context, h *hub, a *admission, r *http.Request, w http.ResponseWriter) {
-	*b = promptBody{ReadCloser: r.Body, ctrl: *http.NewResponseController(w), ctx: ctx, bound: tooSlowBody}
-	b.seats = h.messageSeatsOf(a)
-	b.due = time.Now().Add(h.settings().limits.BodyTimeout)
-	if end, ok := ctx.Deadline(); ok && end.Before(b.due) {
-		b.due, b.bound = end, tooSlowCall
-	}
-	_ = b.ctrl.SetReadDeadline(b.due) // not every writer has deadlines
-}
-
 // promptBody is a body that has to be there by its deadline.
 type promptBody struct {
 	io.ReadCloser
@@ -496,4 +479,15 @@ func (b *promptBody) Read(p []byte) (int, error) {
 		_ = b.ctrl.SetReadDeadline(time.Time{}) // a watch goes on for long
 	}
 	return n, err
+}
+
+// begin cuts the body of a request off that trickles in: when its own time is over, or that of its call, whatever comes first.
+func (b *promptBody) begin(ctx context.Context, h *hub, a *admission, r *http.Request, w http.ResponseWriter) {
+	*b = promptBody{ReadCloser: r.Body, ctrl: *http.NewResponseController(w), ctx: ctx, bound: tooSlowBody}
+	b.seats = h.messageSeatsOf(a)
+	b.due = time.Now().Add(h.settings().limits.BodyTimeout)
+	if end, ok := ctx.Deadline(); ok && end.Before(b.due) {
+		b.due, b.bound = end, tooSlowCall
+	}
+	_ = b.ctrl.SetReadDeadline(b.due) // not every writer has deadlines
 }

@@ -180,8 +180,10 @@ func TestServer_TellsOfTheEndOfARequest(t *testing.T) {
 	}{
 		"the context of all requests ends": {func(end context.CancelCauseFunc, _ *h2serve.Server, _ *wire) { end(errOver) }, errOver},
 		"the server closes":                {func(_ context.CancelCauseFunc, s *h2serve.Server, _ *wire) { _ = s.Close() }, context.Canceled},
-		"the peer resets it":               {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) { w.ok(w.WriteRSTStream(1, http2.ErrCodeCancel)) }, context.Canceled},
-		"the peer goes":                    {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) { _ = w.nc.Close() }, context.Canceled},
+		"the peer resets it": {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) {
+			w.ok(w.WriteRSTStream(1, http2.ErrCodeCancel))
+		}, context.Canceled},
+		"the peer goes": {func(_ context.CancelCauseFunc, _ *h2serve.Server, w *wire) { _ = w.nc.Close() }, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
