@@ -120,7 +120,7 @@ func (c *Conn) failWrite(err error, began bool, before int64) {
 	}
 	if c.err == nil && c.deaf == nil {
 		c.deaf = err
-		_ = c.nc.SetReadDeadline(time.Now().Add(lastWords))
+		time.AfterFunc(lastWords, func() { c.fail(err) })
 	}
 }
 
