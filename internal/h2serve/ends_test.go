@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -244,15 +245,15 @@ func (o *ordered) AfterFunc(f func()) (stop func() bool) {
 	return func() bool { return true }
 }
 
-// end ends it, and calls between between two who are told.
+// end ends it. What is given is called after one was told, before the next is.
 func (o *ordered) end(err error, between func()) {
 	o.mu.Lock()
 	o.err = err
 	asks := o.asks
 	o.mu.Unlock()
 	close(o.done)
-	for i := len(asks) - 1; i >= 0; i-- {
-		if asks[i](); i > 0 {
+	for i, ask := range slices.Backward(asks) {
+		if ask(); i > 0 {
 			between()
 		}
 	}

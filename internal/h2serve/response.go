@@ -62,29 +62,6 @@ func (w *response) WriteHeader(status int) {
 	w.freeze(status, w.header.Clone())
 }
 
-// freeze has the head be what it is now. One that is sent before the handler goes on may be the handler's own.
-func (w *response) freeze(status int, head http.Header) {
-	w.status, w.head = status, head
-	if w.head == nil {
-		w.head = http.Header{}
-	}
-	if stated := w.head["Content-Length"]; len(stated) > 0 {
-		if n, err := strconv.ParseUint(stated[0], 10, 63); err == nil {
-			w.declared = int64(n)
-		} else {
-			w.head = w.head.Clone()
-			delete(w.head, "Content-Length")
-		}
-	}
-}
-
-// begin does what WriteHeader does for a response that is sent before its handler goes on, or after it.
-func (w *response) begin() {
-	if w.status == 0 && !w.over {
-		w.freeze(http.StatusOK, w.header)
-	}
-}
-
 // Write implements http.ResponseWriter.
 func (w *response) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
@@ -138,6 +115,29 @@ func (w *response) EnableFullDuplex() error { return nil }
 func (w *response) Refuse() bool {
 	w.refused = w.status == 0 && !w.over
 	return w.refused
+}
+
+// freeze has the head be what it is now. One that is sent before the handler goes on may be the handler's own.
+func (w *response) freeze(status int, head http.Header) {
+	w.status, w.head = status, head
+	if w.head == nil {
+		w.head = http.Header{}
+	}
+	if stated := w.head["Content-Length"]; len(stated) > 0 {
+		if n, err := strconv.ParseUint(stated[0], 10, 63); err == nil {
+			w.declared = int64(n)
+		} else {
+			w.head = w.head.Clone()
+			delete(w.head, "Content-Length")
+		}
+	}
+}
+
+// begin does what WriteHeader does for a response that is sent before its handler goes on, or after it.
+func (w *response) begin() {
+	if w.status == 0 && !w.over {
+		w.freeze(http.StatusOK, w.header)
+	}
 }
 
 // end ends the response when the handler has returned.

@@ -136,20 +136,6 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// endRequests tells the requests that are being served that the context of all of them has ended: each has one that is ended.
-func (s *Server) endRequests() {
-	s.mu.Lock()
-	conns := slices.Collect(maps.Keys(s.conns))
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.mu.Lock()
-		for _, st := range c.streams {
-			st.ctx.End(nil)
-		}
-		c.mu.Unlock()
-	}
-}
-
 // protocol is HTTP/2 as TLS calls it.
 const protocol = "h2"
 
@@ -222,6 +208,20 @@ func (s *Server) Close() error {
 		c.fail(errClosed)
 	}
 	return nil
+}
+
+// endRequests tells the requests that are being served that the context of all of them has ended: each has one that is ended.
+func (s *Server) endRequests() {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.mu.Lock()
+		for _, st := range c.streams {
+			st.ctx.End(nil)
+		}
+		c.mu.Unlock()
+	}
 }
 
 // leave closes the listeners and returns the connections that are left, and what is closed when

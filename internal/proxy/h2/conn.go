@@ -259,7 +259,7 @@ func (c *Conn) handshake(ctx context.Context) error {
 		return err
 	}
 	c.flushLocked()
-	return cmp.Or(c.err, c.deaf)
+	return cmp.Or(c.err, c.deaf) //nolint:wrapcheck // they are its own
 }
 
 // maxHeaderBytes is the bound of a header list as the protocol states it.

@@ -48,7 +48,7 @@ func (c *Conn) read() {
 func (c *Conn) cause(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return cmp.Or(c.deaf, err)
+	return cmp.Or(c.deaf, err) //nolint:wrapcheck // they are its own
 }
 
 // readFrame reads a frame. One of a header block that cannot be read ends the
