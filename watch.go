@@ -286,8 +286,9 @@ func (x *restingWatch) goOn() (err error) {
 	}
 }
 
-// turn takes the turn of the next event, and returns how long it is to wait for that. The first two come at the beginning,
-// and most watches hear of no other for long: what counts turns takes memory from the third on.
+// turn takes the turn of the next event, and returns how long it is to wait for that. The first two come at the beginning, or one
+// of them later in a watch that resumes where nothing happened, and most watches hear of no other for long: what counts turns takes
+// memory from the third on.
 func (x *restingWatch) turn() time.Duration {
 	const atOnce = 2
 	if x.tempo == nil {

@@ -129,7 +129,8 @@ func (c *Conn) Served(known bool) {
 
 // Decoded says how much larger header fields of the peer were than the blocks they came in, and what those
 // count that are more than is usual: who pays for the connection, or else everybody at the peer's address together, waits for
-// these. It reports false where the peer is cut off, for that or for something else.
+// these: in the midst of a head for which the connection has a seat not before that is whole, as others wait for the seat. It reports
+// false where the peer is cut off, for that or for something else. It is for who reads.
 func (c *Conn) Decoded(beyond, many int) bool {
 	if c.meter == nil {
 		return true
@@ -139,7 +140,11 @@ func (c *Conn) Decoded(beyond, many int) bool {
 	if by == c.slot.listener.asks {
 		by = &c.slot.owes.heads
 	}
-	c.waitFor(by.heavy(many, now))
+	if wait := by.heavy(many, now); wait > 0 && c.head.seated {
+		c.head.later = max(c.head.later, wait)
+	} else {
+		c.waitFor(wait)
+	}
 	c.mu.Lock()
 	c.meter.decoded(beyond, now)
 	tooMany := c.tooMuchLocked(headerBytes)

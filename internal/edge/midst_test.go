@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 )
 
 // Few connections for which nobody pays are at a time in the midst of a head that comes in several frames; others are read on when
@@ -182,4 +185,73 @@ func (b *bubble) beginHead(t *testing.T, from string) *halfHead {
 // next goes on with it.
 func (h *halfHead) next(last bool) error {
 	return http2.NewFramer(h.conn, nil).WriteContinuation(1, last, []byte{0, 1, 'x', 1, 'x'})
+}
+
+// Who has a seat does not wait in the midst of its head for what its fields take: others would wait for the seat as long.
+func TestAudit_ATK14_WhoHasASeatDoesNotWaitForItsFields(t *testing.T) {
+	t.Parallel()
+	const most, pieces, many = 32, 60, 2000
+	server, client := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{client: client, below: &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}}
+		l := edge.Listen(b.below, edge.Config{
+			TLS: server, HandshakeTimeout: time.Hour, MaxConnections: 100, MaxPerAddress: 100, Silence: time.Hour,
+			Key: func(a net.Addr) string { return a.(*net.TCPAddr).IP.String() },
+		})
+		t.Cleanup(l.End)
+		whole := make(chan struct{}, 1)
+		go func() {
+			for {
+				nc, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go readHeads(nc, many, whole)
+			}
+		}()
+		for range most {
+			c := b.beginHead(t, sibling)
+			go func() {
+				for range pieces {
+					if http2.NewFramer(c.conn, nil).WriteContinuation(1, false, make([]byte, most)) != nil {
+						return
+					}
+				}
+			}()
+		}
+		time.Sleep(100 * time.Millisecond) // these have the seats
+		begun := time.Now()
+		if err := b.beginHead(t, sibling).next(true); err != nil {
+			t.Error(err)
+		}
+		<-whole
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("a head waits %v for a seat", took)
+		}
+	})
+}
+
+// readHeads reads frames, of which those of a head that are longer than that of an honest peer have so many fields.
+func readHeads(nc net.Conn, many int, whole chan<- struct{}) {
+	defer func() { _ = nc.Close() }()
+	c, _ := nc.(*edge.Conn)
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	f := http2.NewFramer(io.Discard, c)
+	for {
+		switch frame, err := f.ReadFrame(); piece := frame.(type) {
+		case *http2.ContinuationFrame:
+			if piece.HeadersEnded() {
+				whole <- struct{}{}
+			}
+			if len(piece.HeaderBlockFragment()) > len(halfBlock) && !c.Decoded(0, many) {
+				return
+			}
+		default:
+			if err != nil {
+				return
+			}
+		}
+	}
 }

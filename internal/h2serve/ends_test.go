@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -218,3 +219,99 @@ func TestServer_TellsOfTheEndOfARequest(t *testing.T) {
 type told chan error
 
 func (c told) Ended(cause error) { c <- cause }
+
+// ordered is a context of another package, which has those who asked first be told last.
+type ordered struct {
+	mu   sync.Mutex
+	err  error
+	done chan struct{}
+	asks []func()
+}
+
+func (*ordered) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (o *ordered) Done() <-chan struct{}                 { return o.done }
+func (*ordered) Value(any) any                           { return nil }
+func (o *ordered) Err() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
+// AfterFunc is what package context asks for.
+func (o *ordered) AfterFunc(f func()) (stop func() bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asks = append(o.asks, f)
+	return func() bool { return true }
+}
+
+// end ends it. What is given is called after one was told, before the next is.
+func (o *ordered) end(err error, between func()) {
+	o.mu.Lock()
+	o.err = err
+	asks := o.asks
+	o.mu.Unlock()
+	close(o.done)
+	for i, ask := range slices.Backward(asks) {
+		if ask(); i > 0 {
+			between()
+		}
+	}
+}
+
+// Whoever is told of the end of the context of all requests finds that its own has ended with it, and why, in whichever order others
+// are told.
+func TestServer_TellsWhenItsContextHasEnded(t *testing.T) {
+	t.Parallel()
+	errOver := errors.New("it is over")
+	heard, begun, over := make(told, 1), make(chan struct{}), make(chan struct{})
+	cfg := config(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		late.OnEnd(r.Context(), heard)
+		close(begun)
+		<-over
+	}))
+	all := &ordered{done: make(chan struct{})}
+	cfg.Context = all
+	s := start(t, cfg)
+	defer close(over)
+	w := dial(t, s.addr)
+	w.request(1, true, nil)
+	<-begun
+	var got error
+	all.end(errOver, func() { got = <-heard })
+	if got == nil {
+		got = <-heard
+	}
+	if !errors.Is(got, errOver) {
+		t.Errorf("told of %v, want %v", got, errOver)
+	}
+}
+
+// A request that the peer has given up is not refused any more.
+func TestServer_RefusesNothingThatHasEnded(t *testing.T) {
+	t.Parallel()
+	begun := make(chan struct{})
+	r := start(t, config(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuser, ok := w.(interface{ Refuse() bool }); r.URL.Path == "/refused" && ok {
+			close(begun)
+			<-r.Context().Done()
+			refuser.Refuse()
+		}
+	})))
+	w := dial(t, r.addr)
+	w.request(1, true, map[string]string{":path": "/refused"})
+	<-begun
+	w.ok(w.WriteRSTStream(1, http2.ErrCodeCancel))
+	ended := make(chan error, 1)
+	w.ok(w.WritePing(false, [8]byte{1}))
+	go func() { ended <- r.Shutdown(t.Context()) }()
+	w.until(func(f http2.Frame) bool {
+		if reset, ok := f.(*http2.RSTStreamFrame); ok {
+			t.Errorf("stream %d is reset: %v", reset.StreamID, reset.ErrCode)
+		}
+		return false
+	})
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

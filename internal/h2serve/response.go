@@ -152,7 +152,9 @@ func (w *response) end() {
 	w.release()
 	w.st.c.mu.Lock()
 	defer w.st.c.mu.Unlock()
-	w.st.c.resetLocked(w.st.id, http2.ErrCodeRefusedStream, errRefused)
+	if !w.st.closed { // else the peer waits for no answer
+		w.st.c.resetLocked(w.st.id, http2.ErrCodeRefusedStream, errRefused)
+	}
 }
 
 // inform sends a response before the response.

@@ -102,7 +102,7 @@ type Server struct {
 	cfg  Config
 	life context.Context //nolint:containedctx // ends with the server, and every request with it
 	end  context.CancelFunc
-	deaf func() bool // has the end of cfg.Context not be told any more
+	deaf func() bool // has the end of life not be told any more
 
 	clock coarse.Clock // of looks at connections
 
@@ -132,7 +132,7 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{cfg: cfg, crew: crew{jobs: make(chan job)}, listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}}
 	s.life, s.end = context.WithCancel(cfg.Context)
-	s.deaf = context.AfterFunc(cfg.Context, s.endRequests)
+	s.deaf = context.AfterFunc(s.life, s.endRequests) // not that of cfg.Context, which may be told before life has ended
 	return s
 }
 

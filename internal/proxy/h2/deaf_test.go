@@ -74,6 +74,9 @@ func TestConn_ReadsLastWords(t *testing.T) {
 				}()
 				third, _ := open(t, c, get)
 				begun := time.Now()
+				if _, _, err := c.Open(get); c.Usable() || !errors.Is(err, h2.ErrClosed) {
+					t.Errorf("another one, usable %t: %v", c.Usable(), err)
+				}
 				if status, _, err := answered.Head(); err != nil || status != 200 {
 					t.Errorf("the one that was answered: %d, %v", status, err)
 				}

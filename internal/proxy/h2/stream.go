@@ -159,7 +159,7 @@ func (c *Conn) admitLocked(s *Stream, size int64, reserved bool) error {
 	switch {
 	case size > c.peer.maxHeader:
 		return ErrTooLarge
-	case c.err != nil || c.draining:
+	case c.overLocked() || c.draining:
 		return ErrClosed
 	case c.nextID > maxStreamID:
 		c.usable.Store(false)

@@ -120,6 +120,7 @@ func (c *Conn) failWrite(err error, began bool, before int64) {
 	}
 	if c.err == nil && c.deaf == nil {
 		c.deaf = err
+		c.usable.Store(false)
 		time.AfterFunc(lastWords, func() { c.fail(err) })
 	}
 }
