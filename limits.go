@@ -90,13 +90,11 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	RefusalsPerSecond float64
 	// RefusalBurst is the burst to RefusalsPerSecond. Default 2,000.
 	RefusalBurst int
-	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one
-	// connection. One more is reset with REFUSED_STREAM: nothing was done with it, and libraries wait for room, as the
-	// SETTINGS tell them to. Default 256.
+	// MaxStreamsPerConnection bounds the concurrent HTTP/2 streams of one connection. One more is reset with REFUSED_STREAM:
+	// nothing was done with it, and libraries wait for room, as the SETTINGS tell them to. Default 256.
 	MaxStreamsPerConnection int
 	// ReadHeaderTimeout bounds the TLS handshake, without the time in which it waits for those of
-	// others, the time from it to the beginning of HTTP/2, and each request header; then the connection is closed without a word.
-	// Default 10 s.
+	// others, the time from it to the beginning of HTTP/2, and each request header; then the connection closes without a word. Default 10 s.
 	ReadHeaderTimeout time.Duration
 	// BodyTimeout bounds how long the message of a call to the host's own services may take
 	// to arrive, that of a watch among them; then the call ends with deadline_exceeded.
@@ -108,8 +106,7 @@ type Limits struct { //nolint:recvcheck // rates are computed on each call, wher
 	// with a PING whether the peer is still there. It is not about connections that the host makes
 	// to providers: there it asks after 30 s and waits for 10 s, whatever is set here. Default 30 s.
 	KeepAliveInterval time.Duration
-	// KeepAliveTimeout is how long the answer may take. Who does not answer is
-	// disconnected, without a word. Default 15 s.
+	// KeepAliveTimeout is how long the answer may take. Who does not answer is disconnected, without a word. Default 15 s.
 	KeepAliveTimeout time.Duration
 	// WriteTimeout is how long a peer may take none of what is written to its connection before it is
 	// disconnected; a window that it does not open is nothing of that. Default 30 s.
