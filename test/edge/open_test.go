@@ -91,6 +91,9 @@ func TestAudit_ATK05_WatchesCountFromTheirFirstByte(t *testing.T) {
 				c.Limits.MaxWatchesPerPlugin, c.Limits.BodyTimeout = 2, time.Hour
 			})
 			c := host.Enrol(t, "api", hosttest.Requiring("logger"))
+			for range 2 { // whose messages are there: they give back what they took before, and no more than that
+				hosttest.Watch(t, c, host.URL, &connectpluginv1.WatchServiceRequest{ServiceType: "logger"}).Next(t)
+			}
 			header := hosttest.IdentityHeader(c.RuntimeID(), c.RuntimeToken())
 			send := func() *stuck {
 				h := maps.Clone(header)
