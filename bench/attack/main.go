@@ -13,7 +13,7 @@
 // other host stands on both sides: what is printed then is what the comparison is worth on a machine.
 //
 // Strangers and hostile providers are compared with a host that nobody attacks, for as long: they take the processors that
-// the others leave (nice(1)), as if they were on a machine of their own, unless -yield=false; and with calls beside the
+// the others leave (chrt(1)), as if they were on a machine of their own, unless -yield=false; and with calls beside the
 // same attack on another host of this machine, which says what of the difference is the machine's.
 //
 // The host, the honest provider and the attacker are processes of their own, on loopback.

@@ -37,11 +37,14 @@ func Start(ctx context.Context, role string, args ...string) (*Process, error) {
 	return start(ctx, nil, role, args)
 }
 
-// StartYielding starts a process that gets the processors when nobody else wants them (nice(1), where there is that
-// program): what is on a machine of its own takes those of this one from nobody.
+// StartYielding starts a process that gets the processors when nobody else wants them: what is on a machine of its own takes
+// those of this one from nobody. chrt(1) has it run idle, so that whoever else wakes up does so at once (sched(7)). Where there is
+// no such program nice(1) makes it the least important, beside which others wait for some milliseconds now and then.
 func StartYielding(ctx context.Context, role string, args ...string) (*Process, error) {
 	var by []string
-	if nice, err := exec.LookPath("nice"); err == nil {
+	if chrt, err := exec.LookPath("chrt"); err == nil {
+		by = []string{chrt, "--idle", "0"}
+	} else if nice, err := exec.LookPath("nice"); err == nil {
 		by = []string{nice, "-n", "19"}
 	}
 	return start(ctx, by, role, args)

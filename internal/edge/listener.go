@@ -99,7 +99,7 @@ type Listener struct {
 	rates     *limiter.Limiter // of new connections, by key
 	ample     *limiter.Limiter // of those that begin with all of what is free
 	rules     rules
-	leave     farewell
+	leave     *Farewell
 	asks      *intake           // of all connections for which nobody pays, those of each address in turn
 	nobody    *owed             // by these together
 	addresses heirs.Book[*owed] // by those of each address
@@ -154,7 +154,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e := &Listener{
 		Listener: l, cfg: cfg, begun: time.Now(), shut: make(chan struct{}), ready: make(chan net.Conn),
 		all: map[*slot]struct{}{}, shares: map[string]*share{}, held: map[string]int{}, rules: usual,
-		leave: make(farewell, mostLeaving), asks: &intake{}, nobody: owedByMany(ofNobody), doubted: newTurns(),
+		leave: NewFarewell(), asks: &intake{}, nobody: owedByMany(ofNobody), doubted: newTurns(),
 	}
 	e.rules.of[pings].limit(cfg.Pings)
 	e.rules.of[refusals].limit(cfg.Refusals)
@@ -163,7 +163,7 @@ func Listen(l net.Listener, cfg Config) *Listener {
 	e.rates, e.ample = limiter.New(maxRates), limiter.New(maxRates)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.tasks.Go(e.accept)
-	e.tasks.Go(func() { e.leave.run(e.life) })
+	e.tasks.Go(func() { e.leave.Run(e.life) })
 	return e
 }
 
@@ -245,7 +245,7 @@ func (l *Listener) accept() {
 		}
 		known := directly(c) != nil
 		if known && !l.inTime(c) { // who comes too fast is not worth a goroutine, nor anybody's place
-			l.leave.take(c)
+			l.leave.TurnAway(c)
 			continue
 		}
 		if !l.awaitRoom(c) {
@@ -254,13 +254,13 @@ func (l *Listener) accept() {
 		}
 		s := l.admit(c)
 		if known && !l.place(s) {
-			l.leave.take(c)
+			l.leave.TurnAway(c)
 			continue
 		}
 		l.tasks.Go(func() {
 			if !known && (!l.inTime(c) || !l.place(s)) {
 				l.remove(s)
-				l.leave.take(c)
+				l.leave.Take(c)
 				return
 			}
 			l.welcome(s)
@@ -467,7 +467,7 @@ func (l *Listener) welcome(s *slot) {
 	if err := lacksDeadlines(s.conn.Conn); err != nil { // by now a balancer's header, which may have one, was read
 		s.free()
 		l.tell(s.conn.RemoteAddr(), err)
-		l.leave.take(s.conn.Conn)
+		l.leave.Take(s.conn.Conn)
 		return
 	}
 	c := &Conn{Conn: s.conn, below: s.conn, slot: s, ctx: l.life, gone: make(chan struct{})}

@@ -111,7 +111,7 @@ func TestAudit_ATK14_WhoWasCutOffComesLater(t *testing.T) {
 // A newcomer that is refused is closed a little later, and many are closed at once. The end waits for none.
 func TestAudit_ATK14_WhoIsRefusedAtTheDoorComesLater(t *testing.T) {
 	t.Parallel()
-	const linger, kept, more = 200 * time.Millisecond, 256, 10
+	const linger, together, kept, more = 200 * time.Millisecond, 10 * time.Millisecond, 256, 10
 	server, _ := certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		below := &pipes{conns: make(chan net.Conn), shut: make(chan struct{})}
@@ -133,7 +133,7 @@ func TestAudit_ATK14_WhoIsRefusedAtTheDoorComesLater(t *testing.T) {
 		if n := open(t, refused); n < kept {
 			t.Errorf("%d are open a moment before their time", n)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2*time.Millisecond + together)
 		if n := open(t, refused); n != 0 {
 			t.Errorf("%d are open after their time", n)
 		}

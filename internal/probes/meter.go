@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"net/http"
@@ -16,14 +17,15 @@ import (
 const (
 	asksPerSecond  = 50
 	asksBurst      = 100
-	comesPerSecond = asksPerSecond // new connections, each of which asks something; beyond that they are closed at once
-	comesBurst     = 400
+	comesPerSecond = asksPerSecond // new connections, each of which asks something; beyond that they are refused
+	comesBurst     = asksBurst
 	bytesPerSecond = 32 << 10 // that it sends; PINGs and the like are bytes, too
-	bytesBurst     = 256 << 10
+	bytesBurst     = 64 << 10
 	longestPause   = time.Second
 	mostPauses     = 100 // of one connection, then it ends
-	mostRefused    = 10  // requests of one connection, then it ends
+	mostRefused    = 3   // requests of one connection, then it ends
 	maxAddresses   = 1024
+	readAhead      = 1 << 10 // bytes: HTTP/2 reads the head of each frame by itself
 )
 
 // meter bounds what each address asks and sends. It is safe for concurrent use.
@@ -74,6 +76,7 @@ type listener struct {
 	net.Listener
 
 	meter *meter
+	leave *edge.Farewell
 }
 
 // Accept implements [net.Listener].
@@ -86,10 +89,11 @@ func (l listener) Accept() (net.Conn, error) {
 		case err != nil:
 			return nil, err //nolint:wrapcheck // stands for what it wraps
 		}
-		if l.meter.comes.Allow(peerOf(c), comesPerSecond, comesBurst, time.Now()) {
-			return &metered{Conn: c, meter: l.meter, gone: make(chan struct{})}, nil
+		from := peerOf(c)
+		if l.meter.comes.Allow(from, comesPerSecond, comesBurst, time.Now()) {
+			return newMetered(c, l.meter, from), nil
 		}
-		_ = c.Close() // before it is worth a goroutine, or anybody's place
+		l.leave.TurnAway(c) // before it is worth a goroutine, or anybody's place
 	}
 }
 
@@ -111,17 +115,33 @@ type metered struct {
 
 	// Fixed at creation.
 	meter *meter
+	from  string
 	gone  chan struct{} // closed with the connection
 
 	once    sync.Once
+	in      *bufio.Reader
 	pauses  int // of who reads
 	refused atomic.Int32
 }
 
+func newMetered(c net.Conn, m *meter, from string) *metered {
+	served := &metered{Conn: c, meter: m, from: from, gone: make(chan struct{})}
+	served.in = bufio.NewReaderSize(paced{served}, readAhead)
+	return served
+}
+
 // Read implements [net.Conn].
 func (c *metered) Read(p []byte) (int, error) {
+	return c.in.Read(p) //nolint:wrapcheck // stands for what it wraps
+}
+
+// paced reads what a connection is sent, and has its address pay for it.
+type paced struct{ *metered }
+
+// Read implements [io.Reader].
+func (c paced) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	wait := c.meter.spend(peerOf(c), n, time.Now())
+	wait := c.meter.spend(c.from, n, time.Now())
 	if wait <= 0 || n == 0 {
 		return n, err //nolint:wrapcheck // stands for what it wraps
 	}
@@ -154,7 +174,7 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 func (m *meter) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := r.Context().Value(connKey{}).(*metered)
-		if c == nil || m.asks.Allow(peerOf(c), asksPerSecond, asksBurst, time.Now()) {
+		if c == nil || m.asks.Allow(c.from, asksPerSecond, asksBurst, time.Now()) {
 			next.ServeHTTP(w, r)
 			return
 		}

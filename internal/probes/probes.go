@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/masegraye/connect-plugin-go/internal/drain"
+	"github.com/masegraye/connect-plugin-go/internal/edge"
 )
 
 // Bounds of a server: probes are small and soon over.
@@ -53,7 +54,17 @@ func New(handler http.Handler, log *slog.Logger) *Server {
 
 // Serve serves on a listener, which it closes, until Shutdown; then it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.server.Serve(listener{l, s.meter}); !errors.Is(err, http.ErrServerClosed) {
+	ctx, end := context.WithCancel(context.Background())
+	leave, left := edge.NewFarewell(), make(chan struct{})
+	go func() {
+		defer close(left)
+		leave.Run(ctx)
+	}()
+	defer func() {
+		end()
+		<-left
+	}()
+	if err := s.server.Serve(listener{l, s.meter, leave}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("probes: %w", err)
 	}
 	return nil

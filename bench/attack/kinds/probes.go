@@ -27,8 +27,10 @@ type plain struct {
 	of         func(addr string) string
 }
 
-// probeKinds are attacks on the addresses for probes and for scrapes.
+// probeKinds are attacks on the addresses for probes and for scrapes, and connections to the host's own that say nothing.
 func probeKinds() (all []Kind) {
+	own := plain{of: func(addr string) string { return addr }}
+	all = append(all, Kind{Who: Stranger, Name: "connections that are closed again", run: own.asked(nil, nil)})
 	for _, at := range []plain{
 		{"the address for probes", "/healthz", stage.ProbesOf},
 		{"the address for scrapes", "/metrics", stage.ScrapesOf},
@@ -83,6 +85,9 @@ func (a *attack) ask(ctx context.Context, addr string, first, again []byte) erro
 	if err != nil {
 		rest(ctx)
 		return nil // it comes too fast, and goes on
+	}
+	if tcp, ok := c.(*net.TCPConn); ok && len(again) == 0 {
+		_ = tcp.SetLinger(0) // or the system has no ports left that are not in TIME-WAIT
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
