@@ -7,6 +7,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	connectplugin "github.com/masegraye/connect-plugin-go"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestAudit_ATK14_ALongHeadGetsPastThoseThatStayUnfinished(t *testing.T) {
 	t.Parallel()
 	const strangers, frame, size = 60, 16 << 10, 24 << 10
-	host := hosttest.Start(t, nil)
+	host := hosttest.Start(t, func(c *connectplugin.ServeConfig) { c.Limits.ReadHeaderTimeout = 2 * hosttest.Wait })
 	r := &rig{swellHost: &swellHost{Host: host}}
 	head := headBlock(host.Addr(), "/healthz", [2]string{"x-long", strings.Repeat("~", size)})
 	begin := func(f *http2.Framer) {
