@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -19,11 +20,14 @@ var (
 	ErrForgotten = errors.New("issued before what the replay cache remembers")
 )
 
-// CheckSkew returns [ErrSkew] unless issuedAt is within skew of now, in either
+// CheckSkew returns [ErrSkew], and which clock is how far from the other, unless issuedAt is within skew of now, in either
 // direction, the limits included.
 func CheckSkew(issuedAt, now time.Time, skew time.Duration) error {
-	if issuedAt.Before(now.Add(-skew)) || issuedAt.After(now.Add(skew)) {
-		return ErrSkew
+	switch {
+	case issuedAt.After(now.Add(skew)):
+		return fmt.Errorf("%w of %s: by the peer's clock %s after the time of this one; set the clocks", ErrSkew, skew, issuedAt.Sub(now).Round(time.Millisecond))
+	case issuedAt.Before(now.Add(-skew)):
+		return fmt.Errorf("%w of %s: by the peer's clock %s before the time of this one; set the clocks", ErrSkew, skew, now.Sub(issuedAt).Round(time.Millisecond))
 	}
 	return nil
 }
