@@ -25,11 +25,17 @@ var (
 func CheckSkew(issuedAt, now time.Time, skew time.Duration) error {
 	switch {
 	case issuedAt.After(now.Add(skew)):
-		return fmt.Errorf("%w of %s: by the peer's clock %s after the time of this one; set the clocks", ErrSkew, skew, issuedAt.Sub(now).Round(time.Millisecond))
+		return skewed(issuedAt.Sub(now), "after", skew)
 	case issuedAt.Before(now.Add(-skew)):
-		return fmt.Errorf("%w of %s: by the peer's clock %s before the time of this one; set the clocks", ErrSkew, skew, now.Sub(issuedAt).Round(time.Millisecond))
+		return skewed(now.Sub(issuedAt), "before", skew)
 	}
 	return nil
+}
+
+// skewed says how far a time is from this side's.
+func skewed(by time.Duration, side string, skew time.Duration) error {
+	return fmt.Errorf("%w of %s: by the peer's clock %s %s the time of this one; set the clocks",
+		ErrSkew, skew, by.Round(time.Millisecond), side)
 }
 
 // ReplayConfig configures a [Replay].
