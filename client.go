@@ -133,8 +133,8 @@ func (c *Client) Config() ClientConfig {
 // [ErrHandshakeRefused] where the host answered and refused, [ErrHostNotTrusted]
 // where its answer is not to be believed, [ErrPluginNotFound] where it does not offer
 // one of ClientConfig.Plugins and the client has no SelfID for which policy might offer it
-// later, [ErrClientClosed] after Close; any other means that the host could not be reached, and
-// has a code: unavailable, unless the host, or the end of ctx, gave another.
+// later, [ErrClientClosed] after Close; any other means that the host could not be reached (it waits for none, as
+// [ServePlugin] does), and has a code: unavailable, unless the host, or the end of ctx, gave another.
 // RegistryClient, ReportHealth, Dispense, Service and Capability connect a client that
 // nobody connected; all of them but Dispense need an identity, and say so of a client without
 // SelfID. Calls with HTTPClient fail with [ErrClientNotConnected] until then.

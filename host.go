@@ -59,7 +59,8 @@ type Host struct {
 
 	draining atomic.Bool
 	shutdown sync.Once
-	shutErr  error // written before done is closed
+	aside    sync.Once // the warning of a server of the user's own
+	shutErr  error     // written before done is closed
 
 	policyMu sync.Mutex // held during a change of policy; guards nothing
 

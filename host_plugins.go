@@ -218,7 +218,35 @@ func (h *Host) warn(nameless string) {
 // and the time of a TLS handshake, and what a client shows in it. [Host.Serve] verifies no chain of more than 10
 // certificates or 64 KiB; crypto/tls tries up to 100 signatures for one, which a stranger chooses, and asks
 // VerifyPeerCertificate only after that.
-func (h *Host) Handler() http.Handler { return h.mustBeMade().ingress }
+//
+// Nothing listens on HealthAddr and MetricsAddr where [Host.Serve] is not called, which the log warns of: answer probes
+// with [HTTPHealthHandler], and scrapes with Metrics, at an address of your own.
+func (h *Host) Handler() http.Handler {
+	h = h.mustBeMade()
+	if h.cfg.HealthAddr == "" && h.cfg.MetricsAddr == "" {
+		return h.ingress
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.aside.Do(h.warnAside)
+		h.ingress.ServeHTTP(w, r)
+	})
+}
+
+// warnAside says which addresses a host is to answer on beside plugins though nobody has it listen there: a probe that
+// finds nobody says no more than that the connection was refused.
+func (h *Host) warnAside() {
+	h.mu.Lock()
+	probed, scraped := h.healthAddr, h.metricsAddr
+	h.mu.Unlock()
+	if h.cfg.HealthAddr != "" && probed == "" {
+		h.cfg.Logger.Warn("HealthAddr: nobody listens there, since Host.Serve was not called, and the host is on a server of your own; " +
+			"answer probes with HTTPHealthHandler(ServeConfig.HealthService) at an address of that program's own, and remove HealthAddr")
+	}
+	if h.cfg.MetricsAddr != "" && scraped == "" {
+		h.cfg.Logger.Warn("MetricsAddr: nobody listens there, since Host.Serve was not called, and the host is on a server of your own; " +
+			"serve the handler in ServeConfig.Metrics at an address of that program's own, and remove MetricsAddr and Metrics")
+	}
+}
 
 // validateMade refuses zero values of what only their constructors make.
 func (c *ServeConfig) validateMade() error {

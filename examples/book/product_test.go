@@ -44,7 +44,7 @@ func product(
 	served := make(chan error, 1)
 	go func() { served <- host.Serve(serving, listener) }()
 
-	conn, err := client.Service(ctx, "kv", "^1") // waits for the host, and not for a provider
+	conn, err := client.Service(ctx, "kv", "^1") // the listener is there; it waits for no provider
 	if err == nil {
 		err = front(ctx, kvv1connect.NewKVServiceClient(conn.HTTPClient(), conn.BaseURL())) // your server, until ctx ends
 	}

@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -19,13 +20,22 @@ var (
 	ErrForgotten = errors.New("issued before what the replay cache remembers")
 )
 
-// CheckSkew returns [ErrSkew] unless issuedAt is within skew of now, in either
+// CheckSkew returns [ErrSkew], and which clock is how far from the other, unless issuedAt is within skew of now, in either
 // direction, the limits included.
 func CheckSkew(issuedAt, now time.Time, skew time.Duration) error {
-	if issuedAt.Before(now.Add(-skew)) || issuedAt.After(now.Add(skew)) {
-		return ErrSkew
+	switch {
+	case issuedAt.After(now.Add(skew)):
+		return skewed(issuedAt.Sub(now), "after", skew)
+	case issuedAt.Before(now.Add(-skew)):
+		return skewed(now.Sub(issuedAt), "before", skew)
 	}
 	return nil
+}
+
+// skewed says how far a time is from this side's.
+func skewed(by time.Duration, side string, skew time.Duration) error {
+	return fmt.Errorf("%w of %s: by the peer's clock %s %s the time of this one; set the clocks",
+		ErrSkew, skew, by.Round(time.Millisecond), side)
 }
 
 // ReplayConfig configures a [Replay].

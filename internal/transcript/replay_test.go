@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +56,25 @@ func TestCheckSkew(t *testing.T) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
+	}
+}
+
+// The operator of a plugin whose clock is wrong has to know which way, and how far.
+func TestCheckSkew_SaysByHowMuch(t *testing.T) {
+	t.Parallel()
+	for want, issued := range map[string]time.Time{
+		"by the peer's clock 1h0m0s after the time of this one":  noon.Add(time.Hour),
+		"by the peer's clock 1h0m0s before the time of this one": noon.Add(-time.Hour),
+	} {
+		bound := transcript.NewBound(transcript.ReplayConfig{Skew: skew, MaxTotal: 10, MaxPerSelf: 10})
+		for who, err := range map[string]error{
+			"unbound": newReplay(10, 10).Claim("a", nonce(1), issued, noon),
+			"bound":   bound.Claim("a", nonce(1), issued, transcript.Moment{Wall: noon, Steady: noon}),
+		} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v does not say %q", who, err, want)
+			}
+		}
 	}
 }
 
