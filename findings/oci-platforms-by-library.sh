@@ -2,7 +2,7 @@
 # Guess: an index of OCI gives one image for a platform, whichever library of Go asks for it: what "os", "architecture" and "variant" are stands in image-spec, which also says
 # that a variant may be missing and that "v8" is arm64's.
 # Seen: for linux/arm64/v8, github.com/google/go-containerregistry v0.22.1 (remote.Image) and oras.land/oras-go/v2 v2.7.0 (oras.Resolve) find nothing in an index that says
-XX; github.com/containerd/platforms v0.2.1 (Only) and github.com/regclient/regclient v0.11.7 (platform.Compare) take the two
+# "arm64" without a variant; github.com/containerd/platforms v0.2.1 (Only) and github.com/regclient/regclient v0.11.7 (platform.Compare) take the two
 # as one. The same goes for linux/arm and linux/arm/v7, and for amd64 and amd64/v1. For linux/arm and an index of arm/v6 and arm/v7 the first two take the first, v6, the others
 # v7. And an image of arm/v7 or 386 is taken for arm64 and amd64 by containerd/platforms alone, where the index has none of their own.
 # Exits with 0 as long as this holds.
@@ -159,6 +159,15 @@ func main() {
 }
 EOT
 cat > want <<'EOT'
+linux/arm64 of linux/amd64 linux/arm64: go-containerregistry linux/arm64, oras-go linux/arm64, containerd linux/arm64, regclient linux/arm64
+linux/arm64/v8 of linux/amd64 linux/arm64: go-containerregistry none, oras-go none, containerd linux/arm64, regclient linux/arm64
+linux/arm64 of linux/amd64 linux/arm64/v8: go-containerregistry linux/arm64/v8, oras-go linux/arm64/v8, containerd linux/arm64/v8, regclient linux/arm64/v8
+linux/arm64/v8 of linux/amd64 linux/arm64/v8: go-containerregistry linux/arm64/v8, oras-go linux/arm64/v8, containerd linux/arm64/v8, regclient linux/arm64/v8
+linux/arm/v7 of linux/amd64 linux/arm: go-containerregistry none, oras-go none, containerd linux/arm, regclient linux/arm
+linux/amd64/v1 of linux/amd64 linux/arm64: go-containerregistry none, oras-go none, containerd linux/amd64, regclient linux/amd64
+linux/arm of linux/arm/v6 linux/arm/v7: go-containerregistry linux/arm/v6, oras-go linux/arm/v6, containerd linux/arm/v7, regclient linux/arm/v7
+linux/arm64 of linux/arm/v6 linux/arm/v7: go-containerregistry none, oras-go none, containerd linux/arm/v7, regclient none
+linux/amd64 of linux/386: go-containerregistry none, oras-go none, containerd linux/386, regclient none
 EOT
 GOFLAGS=-mod=mod GOTOOLCHAIN=local go mod tidy > /dev/null 2>&1
 go list -m github.com/google/go-containerregistry oras.land/oras-go/v2 github.com/containerd/platforms github.com/regclient/regclient
