@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: an index of OCI gives one image for a platform, whichever library of Go asks for it: what "os", "architecture" and "variant" are stands in image-spec, which also says
-# that a variant may be missing and that "v8" is arm64's.
+# that a variant may be missing and that of more than one that match the first is to be taken.
 # Seen: for linux/arm64/v8, github.com/google/go-containerregistry v0.22.1 (remote.Image) and oras.land/oras-go/v2 v2.7.0 (oras.Resolve) find nothing in an index that says
-# "arm64" without a variant; github.com/containerd/platforms v0.2.1 (Only) and github.com/regclient/regclient v0.11.7 (platform.Compare) take the two
-# as one. The same goes for linux/arm and linux/arm/v7, and for amd64 and amd64/v1. For linux/arm and an index of arm/v6 and arm/v7 the first two take the first, v6, the others
-# v7. And an image of arm/v7 or 386 is taken for arm64 and amd64 by containerd/platforms alone, where the index has none of their own.
+# "arm64" without a variant; github.com/containerd/platforms v0.2.1 (Only) and github.com/regclient/regclient v0.11.7 (platform.Compare) take the two as one. The same goes for
+# linux/arm and linux/arm/v7, and for amd64 and amd64/v1. For linux/arm and an index of arm/v6 and arm/v7 the first two take the first, v6, the others v7. And an image of
+# arm/v7 or 386 is taken for arm64 and amd64 by containerd/platforms alone, where the index has none of their own.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
