@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Guess: a version and a specifier of PEP 440, as scanners of packages and updaters of dependencies compare them, mean the same in Go and in Node, and what PEP 440 says.
+# Guess: a version and a specifier of PEP 440, as updaters of dependencies compare them, mean the same in Go and in Node, and what PEP 440 says.
 # Seen: 1 (which is 1.0, by zero padding) is not in "==1.0.*" nor in "~=1.0.0" by github.com/aquasecurity/go-pep440-version v0.0.1 and @renovatebot/pep440 5.0.1 (npm), and it
 # is for PEP 440 and pip. By the one in Go, besides, 1.1 is not in "~=1.0a1", of which PEP 440 leaves the suffix aside, and 1.0a1 is in "<1.0" once it is told to take pre-releases. By
 # the one in Node 1.0 is not in "<1.0.post1", and 1!1.0, of the later epoch, not in ">1.0".

@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
 # Guess: an archive that Go's archive/tar writes, as a host packs its plugins, is read in Node as it was written: names, links, times and owners stand in the fields that POSIX (ustar,
 # pax) and GNU tar have for them.
-# Seen: tar 7.5.23 (npm) reads all of it. (1) tar-stream 3.2.2 leaves uid and mtime of a pax header aside, so that the owner 4000000 is 0 and a time before 1970, or in 2300, is
-# 1970; for GNU's form of a time before 1970 it is a second late. (2) modern-tar 0.8.6 reads a file with such a time of GNU's form as one whose name is its content. (3) nanotar
-# 0.3.0 leaves ustar's prefix aside, so that a plugin in a folder with a long name is in none, reads uid and gid as decimal (1000 is 1750), has no target of a link, and where that is
-# long, takes it for the link's name. A file whose name has no letter of ASCII ends its list, without that file and what is behind it. And a Buffer that begins within a larger one, as
-# those of Node's pool do, is read from the beginning of the larger one.
+# Seen: tar 7.5.23 (npm) reads all of it, modern-tar 0.8.6 what is of ustar and pax. (1) tar-stream 3.2.2 leaves uid and mtime of a pax header aside, so that the owner 4000000 is 0 and a time before 1970, or in
+# 2300, is 1970; for GNU's form of a time before 1970 it is a second late. (2) nanotar 0.3.0 leaves ustar's prefix aside, so that a plugin in a folder with a long name is in none, reads uid and
+# gid as decimal (1000 is 1750), has no target of a link, and where that is long, takes it for the link's name.
 # Exits with 0 as long as this holds.
 set -euo pipefail
 
@@ -66,9 +64,8 @@ func main() {
 	write("5-pax-owner", tar.FormatPAX, tar.Header{Name: "plugin", Uid: 4_000_000})
 	write("6-pax-1969", tar.FormatPAX, tar.Header{Name: "plugin", ModTime: time.Unix(-100, 0)})
 	write("7-pax-link", tar.FormatPAX, tar.Header{Name: "b", Linkname: target, Typeflag: tar.TypeSymlink})
-	write("8-pax-names", tar.FormatPAX, tar.Header{Name: "a"}, tar.Header{Name: "日本"}, tar.Header{Name: "b"})
-	write("9-gnu-1969", tar.FormatGNU, tar.Header{Name: "plugin", ModTime: time.Unix(-100, 0)})
-	write("a-pax-2300", tar.FormatPAX, tar.Header{Name: "plugin", ModTime: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)})
+	write("8-gnu-1969", tar.FormatGNU, tar.Header{Name: "plugin", ModTime: time.Unix(-100, 0)})
+	write("9-pax-2300", tar.FormatPAX, tar.Header{Name: "plugin", ModTime: time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)})
 }
 EOT
 cat > main.mjs <<'EOT'
@@ -97,15 +94,12 @@ const libraries = {
   'modern-tar': async (b) => (await unpackTar(new Uint8Array(b))).map(({ header: h }) => line(h.name, h.linkname, h.uid, h.gid, h.mtime / 1000)),
   nanotar: (b) => parseTar(new Uint8Array(b)).map((f) => line(f.name, f.attrs.linkname, f.attrs.uid, f.attrs.gid, f.attrs.mtime)),
 };
+// GNU's form of a time is not for all of them to read.
+const leaves = { '8-gnu-1969.tar': ['modern-tar', 'nanotar'] };
 for (const file of fs.readdirSync('.').filter((f) => f.endsWith('.tar')).sort()) {
   const b = fs.readFileSync(file);
-  for (const [name, read] of Object.entries(libraries)) console.log(`${file}, ${name}: ${(await read(b)).join(' | ')}`);
+  for (const [name, read] of Object.entries(libraries)) if (!leaves[file]?.includes(name)) console.log(`${file}, ${name}: ${(await read(b)).join(' | ')}`);
 }
-// Both have the bytes of one archive, the second in a Buffer that begins at 1024 of what it lies in.
-const b = fs.readFileSync('1-plain.tar');
-const pool = Buffer.alloc(1024 + b.length);
-b.copy(pool, 1024);
-console.log(`a copy: ${parseTar(new Uint8Array(b)).length} file, within a pool: ${parseTar(pool.subarray(1024)).length}`);
 EOT
 cat > want <<'EOT'
 1-plain.tar, tar: plugin 0:0 1800000000
@@ -136,19 +130,12 @@ cat > want <<'EOT'
 7-pax-link.tar, tar-stream: b><271> 0:0 1800000000
 7-pax-link.tar, modern-tar: b><271> 0:0 1800000000
 7-pax-link.tar, nanotar: <271> 0:0 1800000000
-8-pax-names.tar, tar: a 0:0 1800000000 | 日本 0:0 1800000000 | b 0:0 1800000000
-8-pax-names.tar, tar-stream: a 0:0 1800000000 | 日本 0:0 1800000000 | b 0:0 1800000000
-8-pax-names.tar, modern-tar: a 0:0 1800000000 | 日本 0:0 1800000000 | b 0:0 1800000000
-8-pax-names.tar, nanotar: a 0:0 1800000000
-9-gnu-1969.tar, tar: plugin 0:0 -100
-9-gnu-1969.tar, tar-stream: plugin 0:0 -99
-9-gnu-1969.tar, modern-tar: content 0:0 0
-9-gnu-1969.tar, nanotar: plugin 0:0 NaN
-a-pax-2300.tar, tar: plugin 0:0 10413792000
-a-pax-2300.tar, tar-stream: plugin 0:0 0
-a-pax-2300.tar, modern-tar: plugin 0:0 10413792000
-a-pax-2300.tar, nanotar: plugin 0:0 0
-a copy: 1 file, within a pool: 0
+8-gnu-1969.tar, tar: plugin 0:0 -100
+8-gnu-1969.tar, tar-stream: plugin 0:0 -99
+9-pax-2300.tar, tar: plugin 0:0 10413792000
+9-pax-2300.tar, tar-stream: plugin 0:0 0
+9-pax-2300.tar, modern-tar: plugin 0:0 10413792000
+9-pax-2300.tar, nanotar: plugin 0:0 0
 EOT
 for p in tar tar-stream modern-tar nanotar; do node -p '"'$p' " + JSON.parse(require("fs").readFileSync("node_modules/'$p'/package.json")).version'; done
 GOTOOLCHAIN=local go run .
