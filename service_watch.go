@@ -353,10 +353,10 @@ func (r registryClient) RegisterService(ctx context.Context,
 ) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
 	resp, err := r.ServiceRegistryClient.RegisterService(ctx, req)
 	serviceType := req.Msg.GetServiceType()
+	const undeclared = "ClientConfig.Metadata.Provides does not name %q, and a host lets nobody provide what was not declared; add it: %w"
 	declared := slices.ContainsFunc(r.c.cfg.Metadata.Provides, func(d ServiceDeclaration) bool { return d.Type == serviceType })
 	if connect.CodeOf(err) == connect.CodePermissionDenied && !declared && !r.c.currentIdentity().managed {
-		r.c.cfg.Logger.Warn("the host refuses a registration", keyService, serviceType, keyError,
-			fmt.Errorf("ClientConfig.Metadata.Provides does not name %q, and a host lets nobody provide what was not declared; add it: %w", serviceType, err))
+		r.c.cfg.Logger.Warn("the host refuses a registration", keyService, serviceType, keyError, fmt.Errorf(undeclared, serviceType, err))
 	}
 	return resp, err
 }

@@ -16,8 +16,8 @@ MAX_MESSAGE = 4 << 20
 # grpcio inflates a message whole before it looks how large it is: 4 MiB become 4 GiB. Identity is the one that is left.
 NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 
-# What a host takes of a provider. grpcio takes 8 KiB, and answers a call with more with RESOURCE_EXHAUSTED: of what a plugin in Go reads as an error of its
-# provider with details. From 1.54 on the first is where it begins to refuse some, and the second what it never takes more of.
+# What a host takes of a provider. grpcio takes 8 KiB, and fails a call with more with RESOURCE_EXHAUSTED, whatever the provider said. From 1.54
+# on the first is where it begins to refuse some, and the second what it never takes more of.
 METADATA = tuple((name, 256 << 10) for name in ("grpc.max_metadata_size", "grpc.absolute_max_metadata_size"))
 
 _OPTIONS = (
