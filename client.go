@@ -268,7 +268,7 @@ func (c *Client) RegistryClient() connectpluginv1connect.ServiceRegistryClient {
 	if err != nil {
 		base = unknownHostURL
 	}
-	return connectpluginv1connect.NewServiceRegistryClient((*connectingTransport)(c), base, c.options()...)
+	return registryClient{connectpluginv1connect.NewServiceRegistryClient((*connectingTransport)(c), base, c.options()...), c}
 }
 
 // HTTPClient returns an HTTP client that reaches the host and nobody else, with the plugin's identity on every request. A base is

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
+	"github.com/masegraye/connect-plugin-go/gen/plugin/v1/connectpluginv1connect"
 	"github.com/masegraye/connect-plugin-go/internal/backoff"
 )
 
@@ -323,6 +324,41 @@ func (c *Client) undeclared(err error, serviceType string) error {
 	}
 	return fmt.Errorf("ClientConfig.Metadata.Requires does not name %q, and a host lets nobody use what was not declared; add it: %w",
 		serviceType, err)
+}
+
+// registryClient says in the client's log what the client can see by itself of the host's refusals, which it returns as they are.
+type registryClient struct {
+	connectpluginv1connect.ServiceRegistryClient
+
+	c *Client
+}
+
+func (r registryClient) DiscoverService(ctx context.Context,
+	req *connect.Request[connectpluginv1.DiscoverServiceRequest],
+) (*connect.Response[connectpluginv1.DiscoverServiceResponse], error) {
+	resp, err := r.ServiceRegistryClient.DiscoverService(ctx, req)
+	if connect.CodeOf(err) == connect.CodeNotFound {
+		said := err
+		if constraint := req.Msg.GetMinVersion(); constraint != "" {
+			said = fmt.Errorf("%w (or those who provide the type have no version that satisfies %q)", err, constraint)
+		}
+		r.c.cfg.Logger.Warn("the host refuses a discovery", keyService, req.Msg.GetServiceType(),
+			keyError, r.c.undeclared(said, req.Msg.GetServiceType()))
+	}
+	return resp, err
+}
+
+func (r registryClient) RegisterService(ctx context.Context,
+	req *connect.Request[connectpluginv1.RegisterServiceRequest],
+) (*connect.Response[connectpluginv1.RegisterServiceResponse], error) {
+	resp, err := r.ServiceRegistryClient.RegisterService(ctx, req)
+	serviceType := req.Msg.GetServiceType()
+	const undeclared = "ClientConfig.Metadata.Provides does not name %q, and a host lets nobody provide what was not declared; add it: %w"
+	declared := slices.ContainsFunc(r.c.cfg.Metadata.Provides, func(d ServiceDeclaration) bool { return d.Type == serviceType })
+	if connect.CodeOf(err) == connect.CodePermissionDenied && !declared && !r.c.currentIdentity().managed {
+		r.c.cfg.Logger.Warn("the host refuses a registration", keyService, serviceType, keyError, fmt.Errorf(undeclared, serviceType, err))
+	}
+	return resp, err
 }
 
 // tell says that the state is not known any more.

@@ -42,3 +42,19 @@ func TestServer_HearsThatItsPeerLeaves(t *testing.T) {
 		t.Errorf("at its end heard of %v", got)
 	}
 }
+
+// A peer that says that it cannot go on reads nothing more, whether it closes the connection or not: its requests end, and the
+// connection, so that it notices.
+func TestAudit_USE07_APeerThatCannotGoOnIsDisconnected(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	r := start(t, config(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		<-req.Context().Done()
+		close(ended)
+	})))
+	w := dial(t, r.addr)
+	w.request(1, true, nil)
+	w.ok(w.WriteGoAway(0, http2.ErrCodeCompression, nil))
+	<-ended
+	w.until(func(http2.Frame) bool { return false }) // fails where the connection does not end
+}

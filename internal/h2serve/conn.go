@@ -111,6 +111,7 @@ type conn struct {
 	peer       peerSettings
 	tick       *coarse.Timer // of tend
 	parting    *time.Timer   // nil until nothing is left to do
+	broken     *time.Timer   // nil until the peer says that it can read no more
 	tended     tended
 }
 
@@ -208,6 +209,9 @@ func (c *conn) fail(err error) {
 	if c.halfTick != nil {
 		c.halfTick.Stop()
 	}
+	if c.broken != nil {
+		c.broken.Stop()
+	}
 	for _, st := range c.streams {
 		st.breakLocked(fmt.Errorf("connection: %w", err))
 	}
@@ -260,6 +264,21 @@ func (c *conn) quietLocked() {
 		c.parting = time.AfterFunc(grace, c.leave)
 	} else {
 		c.parting.Reset(grace)
+	}
+}
+
+// awayLocked hears that the peer goes. One that does for an error has to close the connection, and reads nothing more of it
+// (RFC 9113, section 5.4.1); Node does not close it, and has all that is open there wait for ever.
+func (c *conn) awayLocked(code http2.ErrCode) {
+	switch {
+	case code == http2.ErrCodeNo:
+		c.s.cfg.Away(c.life)
+	case c.broken == nil && c.err == nil:
+		c.broken = time.AfterFunc(closeGrace, func() {
+			_ = c.nc.SetDeadline(time.Now().Add(closeGrace))
+			_ = c.nc.Close()
+			c.fail(errClosed)
+		})
 	}
 }
 

@@ -175,9 +175,7 @@ func (c *conn) other(frame http2.Frame) error {
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case *http2.GoAwayFrame:
-		if f.ErrCode == http2.ErrCodeNo {
-			c.s.cfg.Away(c.life)
-		}
+		c.awayLocked(f.ErrCode)
 	default: // what the peer says of itself changes nothing here
 	}
 	return nil

@@ -400,3 +400,32 @@ func TestAudit_USE06_ReplacementIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestAudit_USE46_WhoStatesATimeIsToldWithinIt has calls that state less time than the bound: whoever made
+// them listens no longer.
+func TestAudit_USE46_WhoStatesATimeIsToldWithinIt(t *testing.T) {
+	t.Parallel()
+	for name, value := range map[string]string{"Connect-Timeout-Ms": "1600", "Grpc-Timeout": "1600m"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pd := &played{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}}
+				p := newPlayed(t, pd, func(c *proxy.Config) { c.MaxConns, c.RoomTimeout = 1, 7*time.Second })
+				ctx, cancel := context.WithCancelCause(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { ask(ctx, p, proxy.Call{}) })
+				synctest.Wait()
+				begun := time.Now()
+				req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+				req.Header.Set("Content-Type", "application/proto")
+				req.Header.Set(name, value)
+				r := p.Forward(httptest.NewRecorder(), req, proxy.Call{Path: "/a"})
+				if took := time.Since(begun); !errors.Is(r.Err, proxy.ErrBusy) || !r.Retryable || r.Sent || r.Fault || took != 1400*time.Millisecond {
+					t.Errorf("after %v: %+v", took, r)
+				}
+				cancel(errEnough)
+				wg.Wait()
+			})
+		})
+	}
+}

@@ -38,7 +38,7 @@ func (w *waiting) enterLocked(c *call, ch choice) (*waiting, error) {
 	if waiter == nil {
 		return nil, ErrBusy
 	}
-	return &waiting{waiter: waiter, room: time.NewTimer(c.p.cfg.RoomTimeout), soon: c.hurry()}, nil
+	return &waiting{waiter: waiter, room: time.NewTimer(c.patience()), soon: c.hurry()}, nil
 }
 
 // wait returns when the call should look again. An error is that of the call, or
@@ -85,19 +85,35 @@ var errSoon = errors.New("provider is not connected yet, and half of the time th
 // hurry is a timer for how long the call may wait in vain, nil where it states no time. The other half of
 // its time is for another provider, or for the answer: where connections take so long, all else does too.
 func (c *call) hurry() *time.Timer {
-	limit, stated := timeoutOf(c.r.Header)
+	left, stated := c.left()
 	if !stated || c.Urgent {
 		return nil
 	}
-	began := c.Began
-	if began.IsZero() {
-		began = c.start
-	}
-	wait, ok := intime.Half(limit - time.Since(began))
+	wait, ok := intime.Half(left)
 	if !ok {
 		return nil
 	}
 	return time.NewTimer(wait)
+}
+
+// patience is how long the call may wait for room: where it states a time, its caller is told while it still listens.
+func (c *call) patience() time.Duration {
+	const told = 8 // this part of the time is for the answer
+	left, stated := c.left()
+	if !stated || c.Urgent {
+		return c.p.cfg.RoomTimeout
+	}
+	return min(c.p.cfg.RoomTimeout, max(left-left/told, 0))
+}
+
+// left is what is left of the time that the call states.
+func (c *call) left() (left time.Duration, stated bool) {
+	limit, stated := timeoutOf(c.r.Header)
+	began := c.Began
+	if began.IsZero() {
+		began = c.start
+	}
+	return limit - time.Since(began), stated
 }
 
 // errLate is what calls get that waited for a connection for as long as they may.

@@ -7,7 +7,8 @@ import "strings"
 // look at each byte: those two look at each dozens of times.
 func isPlain(s string) bool {
 	if from, to, ok := strings.Cut(s, " - "); ok {
-		return isNumbers(strings.Trim(from, blanks)) && isNumbers(strings.Trim(to, blanks))
+		from, to = strings.Trim(from, blanks), strings.Trim(to, blanks)
+		return isNumbers(from) && isNumbers(to) && !backward(from, to)
 	}
 	for group := range strings.SplitSeq(s, "||") {
 		if !isPlainGroup(group) {
@@ -24,7 +25,7 @@ func isPlainGroup(s string) bool {
 		operator, rest := cutOperator(s)
 		rest = strings.TrimLeft(rest, blanks)
 		wild, length := plainVersion(rest, operator != "")
-		if length == 0 {
+		if length == 0 || wild && isWild(strings.TrimPrefix(rest, "v")) && endless(operator) {
 			return false
 		}
 		bare = bare || operator == "" && !wild

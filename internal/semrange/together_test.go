@@ -25,7 +25,7 @@ var dearest = map[string]struct {
 	}, false},
 	"a long build": {func(i int) string { return fmt.Sprint(">=1.2.3+", i, strings.Repeat("a", semrange.MaxLength-16)) }, false},
 	"ranges": {func(i int) string {
-		return fmt.Sprint("1 - ", i, strings.Repeat(", 1 - 9", semrange.MaxComparisons/3-1))
+		return fmt.Sprint("0 - ", i, strings.Repeat(", 1 - 9", semrange.MaxComparisons/3-1))
 	}, false},
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	connectplugin "github.com/masegraye/connect-plugin-go"
 	connectpluginv1 "github.com/masegraye/connect-plugin-go/gen/plugin/v1"
 	"github.com/masegraye/connect-plugin-go/internal/hosttest"
@@ -200,5 +202,34 @@ func TestAudit_USE39_AHandshakeThatIsTooLargeIsToldSo(t *testing.T) {
 	_, err := hosttest.EnrolOnce(t.Context(), cfg)
 	if !errors.Is(err, connectplugin.ErrHandshakeRefused) || !strings.Contains(err.Error(), "raise Limits.MaxHandshakeBytes at the host") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who asks the registry by hand is told in the log what the client can see by itself.
+func TestAudit_USE39_TheRegistryByHand(t *testing.T) {
+	t.Parallel()
+	var log journal
+	host := start(t, nil)
+	provide(t, host)
+	api := host.Enrol(t, "api", func(c *connectplugin.ClientConfig) {
+		hosttest.Requiring(echoType)(c)
+		c.Logger = log.logger()
+	}).RegistryClient()
+	hosttest.Eventually(t, "somebody provides it", func() bool {
+		_, err := api.DiscoverService(t.Context(), connect.NewRequest(&connectpluginv1.DiscoverServiceRequest{ServiceType: echoType}))
+		return err == nil
+	})
+	for want, request := range map[string]*connectpluginv1.DiscoverServiceRequest{
+		`Requires does not name \"other\"`:         {ServiceType: "other"},
+		`have no version that satisfies \">=900\"`: {ServiceType: echoType, MinVersion: ">=900"},
+	} {
+		_, err := api.DiscoverService(t.Context(), connect.NewRequest(request))
+		if connect.CodeOf(err) != connect.CodeNotFound || !log.has(want) {
+			t.Errorf("discover: %v, want %s", err, want)
+		}
+	}
+	_, err := api.RegisterService(t.Context(), connect.NewRequest(&connectpluginv1.RegisterServiceRequest{ServiceType: "other", Version: "1.0.0"}))
+	if connect.CodeOf(err) != connect.CodePermissionDenied || !log.has(`Provides does not name \"other\"`) {
+		t.Errorf("register: %v", err)
 	}
 }

@@ -14,6 +14,10 @@ export const maxMessage = 4 << 20;
  * calls of a plugin of which one uploads to somebody who does not read, and the calls of all of a provider of which one does not read. */
 export const maxSessionMemory = 1_024;
 
+/** Bounds the fields of a head, which Node has be 128: a head with more ends its call, without a word of what it said. A host takes 256 KiB
+ * of a provider, and a field costs 32 bytes there. */
+export const maxHeaderListPairs = 8_192;
+
 /** Reaches nobody but the host: whose certificate it is, is checked before anything is sent. */
 export class HostLink {
   readonly url: string;
@@ -38,7 +42,7 @@ export class HostLink {
       this.url,
       // A silent stream looks like one whose host is gone.
       { pingIntervalMs: 30_000, pingTimeoutMs: 15_000, connectTimeoutMs: 10_000 },
-      { createConnection, maxSessionMemory },
+      { createConnection, maxSessionMemory, maxHeaderListPairs },
     );
     this.own = new Sole(this.url, () => manager(() => this.#dialOwn(parsed)));
     this.calls = new Pool(this.url, (busy) => manager(() => this.#dialForCalls(parsed, busy)));

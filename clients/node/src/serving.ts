@@ -4,7 +4,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { maxMessage, maxSessionMemory } from "./link.js";
+import { maxHeaderListPairs, maxMessage, maxSessionMemory } from "./link.js";
 import type { Log } from "./log.js";
 import { afterEnd, type Credentials, endOf, type HostTrust } from "./trust.js";
 
@@ -37,7 +37,8 @@ export class Server {
   constructor(credentials: Credentials, trust: HostTrust, routes: (router: ConnectRouter) => void, private readonly log: Log) {
     const serve = connectNodeAdapter({ routes, readMaxBytes: maxMessage });
     const options = { ...credentials.read(), minVersion: "TLSv1.3" as const, ALPNProtocols: ["h2"] };
-    this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false, handshakeTimeout, maxSessionMemory },
+    const bounds = { handshakeTimeout, maxSessionMemory, maxHeaderListPairs };
+    this.#server = http2.createSecureServer({ ...options, requestCert: true, rejectUnauthorized: true, allowHTTP1: false, ...bounds },
       (request, response) => {
         if (this.#sessions.get(request.stream.session as http2.Http2Session)) serve(request, response);
         else request.stream.close(http2.constants.NGHTTP2_REFUSED_STREAM);

@@ -15,6 +15,7 @@ import { HealthState, PluginControl, PluginLifecycle } from "../src/wire/plugin/
 import { ServiceRegistry, ServiceState } from "../src/wire/plugin/v1/registry_pb.js";
 import { haveEnded, issue } from "./issue.js";
 
+const many = Object.fromEntries(Array.from({ length: 900 }, (_, i) => [`x-${i}`, "v"])); // fields of a head
 const taken = 4; // streams of a connection
 const mostConnections = 16; // for calls
 
@@ -47,6 +48,7 @@ async function stage(t: TestContext) {
   });
   const server = http2.createSecureServer({ cert: mine.cert, key: mine.keyPEM, settings: { maxConcurrentStreams: taken } }, (request, response) => {
     if (request.url === "/unread") return;
+    if (request.url === "/many") return void response.writeHead(200, many).end();
     const routed = request.url.startsWith("/services/");
     if (routed) held.push(request.stream.session as http2.Http2Session);
     (routed ? called : serve)(request, response);
@@ -140,6 +142,14 @@ test("an upload that nobody reads keeps no other call of the connection from its
   s.release();
   assert.deepEqual(await Promise.all([first, second]), ["ok", "ok"]);
   upload.close();
+});
+
+test("USE-07: an answer may have as many fields as for a plugin in Go", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t);
+  const stream = await s.link.calls.request("GET", "/many", { ":path": "/many" }, {});
+  const said = await new Promise<http2.IncomingHttpHeaders>((done, failed) => stream.once("response", done).once("error", failed).end());
+  assert.equal(said["x-899"], "v");
+  stream.close();
 });
 
 test("connections for calls are bounded, and what is lost with one of them is no host", { timeout: 60_000 }, async (t) => {

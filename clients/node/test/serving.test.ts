@@ -44,9 +44,9 @@ async function stage(t: TestContext, routes: (router: ConnectRouter) => void = (
     return session;
   };
   /** What the host gets for a call, which it does not read. */
-  const ask = (session = dial(), path = "/") => new Promise<unknown>((done, failed) => {
+  const ask = (session = dial(), path = "/", fields = {}) => new Promise<unknown>((done, failed) => {
     session.once("error", failed);
-    const stream = session.request({ ":path": path, ":method": "POST", "content-type": "application/grpc" });
+    const stream = session.request({ ":path": path, ":method": "POST", "content-type": "application/grpc", ...fields });
     stream.once("error", failed).once("response", (said) => done(said[":status"])).end(Buffer.alloc(5));
   });
   return { listening: servers[0] as NetServer, logged, stranger, opened, dial, ask, close: () => server.close(60_000) };
@@ -76,6 +76,11 @@ test("a stranger who says nothing holds up no end", { timeout: 60_000 }, async (
   const ended = new Promise((done) => stranger.once("close", done));
   await s.close();
   await ended;
+});
+
+test("USE-07: a call may have as many fields as for a plugin in Go", { timeout: 60_000 }, async (t) => {
+  const s = await stage(t);
+  assert.equal(await s.ask(s.dial(), "/", Object.fromEntries(Array.from({ length: 900 }, (_, i) => [`x-${i}`, "v"]))), 404);
 });
 
 test("answers that are not read keep no others from being served on the connection", { timeout: 60_000 }, async (t) => {

@@ -16,11 +16,16 @@ MAX_MESSAGE = 4 << 20
 # grpcio inflates a message whole before it looks how large it is: 4 MiB become 4 GiB. Identity is the one that is left.
 NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)
 
+# What a host takes of a provider. grpcio takes 8 KiB, and fails a call with more with RESOURCE_EXHAUSTED, whatever the provider said. From 1.54
+# on the first is where it begins to refuse some, and the second what it never takes more of.
+METADATA = tuple((name, 256 << 10) for name in ("grpc.max_metadata_size", "grpc.absolute_max_metadata_size"))
+
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),  # the environment's: the host is reached where its URL says, as by Go and by the look before
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     NO_COMPRESSION,
+    *METADATA,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 5000),

@@ -9,6 +9,7 @@ import grpc
 import ssl
 
 from .errors import ConfigError, HostNotTrusted
+from .link import METADATA
 from .log import Log
 from .trust import Credentials, HostTrust, outlived
 from .wire import handshake_pb2 as hs
@@ -156,7 +157,7 @@ def new_server(credentials: Credentials, trust: HostTrust, control: Control, add
     """Returns a server that listens and does not serve yet, and its port."""
     # Calls that hold all workers keep nobody from learning that the plugin lives, or from stopping it.
     apart = futures.ThreadPoolExecutor(_CONTROL_WORKERS, "connectplugin-control")
-    server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, _ALONE, *options))
+    server = grpc.server(shared.pool, interceptors=[OnlyHost(trust, log, shared, apart)], options=(_HANDSHAKE, _ALONE, *METADATA, *options))
     server.add_generic_rpc_handlers(_control_handlers(control, apart))
 
     served = [credentials.read()]

@@ -164,6 +164,22 @@ class Serving(unittest.TestCase):
                 self.assertEqual(1 << 20, answer)
         self.assertIn(link.NO_COMPRESSION, link._OPTIONS)
 
+    def test_metadata_passes_that_a_plugin_in_go_takes(self) -> None:
+        """USE-07: in both directions, and with the code of the provider."""
+        large = "a" * 30_000
+
+        def serve(_: Any, context: grpc.ServicerContext) -> bytes:
+            context.set_trailing_metadata((("came", str(len(dict(context.invocation_metadata())["large"]))), ("large", large)))
+            context.abort(grpc.StatusCode.NOT_FOUND, "none")
+            return b""
+
+        self.stage(serve)
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}", options=link._OPTIONS) as channel:
+            with self.assertRaises(grpc.RpcError) as raised:
+                channel.unary_unary(NOW)(b"now", metadata=(*HOST, ("large", large)), timeout=WAIT)
+        self.assertIs(grpc.StatusCode.NOT_FOUND, raised.exception.code(), raised.exception.details())
+        self.assertEqual({"came": "30000", "large": large}, dict(raised.exception.trailing_metadata()))
+
     def test_a_call_without_a_message_is_refused(self) -> None:
         channel = self.stage(lambda request, _: bytes(request))
         with self.assertRaises(grpc.RpcError) as raised:
