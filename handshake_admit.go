@@ -172,7 +172,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 // certificateIsCurrent refuses a certificate that ended since its connection was made:
 // by its time, or with the launch that it belongs to.
 func (hs *handshake) certificateIsCurrent(cert *certificate) error {
-	if at := cert.leaf.NotAfter; time.Now().After(at) {
+	if at := cert.ends; time.Now().After(at) {
 		return refused("the certificate of the connection ended at " + at.UTC().Format(time.RFC3339))
 	}
 	if a := hs.cfg.authority; a != nil {
@@ -334,7 +334,7 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 		d.addr = hs.peer.addr
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {
-		d.certEnds = hs.peer.certificate.leaf.NotAfter
+		d.certEnds = hs.peer.certificate.ends
 	}
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
