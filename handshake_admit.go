@@ -435,7 +435,7 @@ func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []s
 			continue
 		}
 		if o.lists(id, l.known, name) {
-			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata()))
+			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata(), l.known))
 		}
 	}
 	if id == nil || o.broker == nil {
@@ -451,18 +451,18 @@ func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []s
 }
 
 func (o *offer) lists(id *tokenstore.Identity, known bool, name string) bool {
-	switch {
-	case o.hub.rules.Load().Public.Has(name):
-		return true
-	case id != nil:
-		return o.hub.mayCallHostPlugin(id, name)
+	if id != nil {
+		known = o.hub.mayCallHostPlugin(id, name)
 	}
-	return known
+	return known || o.hub.rules.Load().Public.Has(name)
 }
 
-func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
+// pluginInfo is what is told of a plugin. What it has to do with services of plugins is nothing to whom the host does not know.
+func pluginInfo(name string, m PluginMetadata, known bool) *connectpluginv1.PluginInfo {
 	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
-	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	if known {
+		info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	}
 	return info
 }
 
