@@ -238,10 +238,11 @@ func (s *HealthServer) mayAsk(who asker, service string) bool {
 	return s.isSomethingTo(who.caller, service)(who.caller.hub.rules.Load())
 }
 
-// isPublic reports whether a service is that of the host, or one of its plugins that everybody may call: that there are
-// none which not everybody may says nothing of the services of others.
+// isPublic reports whether everybody may ask about a service: that of the host, or one of its plugins that is public. That all of
+// those are says nothing of the services of others, unless everybody can be a plugin that may require them.
 func (s *HealthServer) isPublic(b *policy.Book, service string) bool {
-	return service == "" || b.Public.Names(service) || s.concerns != nil && s.concerns(b, nil, service)
+	return service == "" || b.Public.Names(service) || s.concerns != nil && s.concerns(b, nil, service) ||
+		b.Public.Has(service) && b.Default != nil && b.Default.Open()
 }
 
 // permitWatch lets a change of policy end a watch, when the service becomes something
