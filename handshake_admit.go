@@ -435,7 +435,7 @@ func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []s
 			continue
 		}
 		if o.lists(id, l.known, name) {
-			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata(), l.known))
+			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata(), l.known || o.hub.rules.Load().Open()))
 		}
 	}
 	if id == nil || o.broker == nil {
@@ -457,7 +457,7 @@ func (o *offer) lists(id *tokenstore.Identity, known bool, name string) bool {
 	return known || o.hub.rules.Load().Public.Has(name)
 }
 
-// pluginInfo is what is told of a plugin. What it has to do with services of plugins is nothing to whom the host does not know.
+// pluginInfo is what is told of a plugin. What it has to do with services of plugins is nothing to whom nobody knows.
 func pluginInfo(name string, m PluginMetadata, known bool) *connectpluginv1.PluginInfo {
 	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
 	if known {

@@ -242,7 +242,7 @@ func (s *HealthServer) mayAsk(who asker, service string) bool {
 // those are says nothing of the services of others, unless everybody can be a plugin that may require them.
 func (s *HealthServer) isPublic(b *policy.Book, service string) bool {
 	return service == "" || b.Public.Names(service) || s.concerns != nil && s.concerns(b, nil, service) ||
-		b.Public.Has(service) && b.Default != nil && b.Default.Open()
+		b.Open() && b.Public.Has(service)
 }
 
 // permitWatch lets a change of policy end a watch, when the service becomes something
