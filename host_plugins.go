@@ -156,15 +156,15 @@ func (p *Policy) sharedEndpoints() map[string][]string {
 }
 
 // concerns reports whether the name of a service is that of one of the host's plugins that
-// a plugin may call, or of a capability that it may be granted. A plugin goes by its name
-// or by that of the service that it serves.
-func (h *Host) concerns(b *policy.Book, s policy.Subject, service string) bool {
-	if _, ok := h.broker.lookup(service); ok && b.MayUse(s, service) {
+// a plugin may call, or of a capability that it may be granted; where there is no plugin, of one that
+// everybody may call. A plugin goes by its name or by that of the service that it serves.
+func (h *Host) concerns(b *policy.Book, s *policy.Subject, service string) bool {
+	if _, ok := h.broker.lookup(service); ok && s != nil && b.MayUse(*s, service) {
 		return true
 	}
 	for _, name := range h.cfg.Plugins.Keys() {
 		path := h.cfg.Plugins[name].Metadata().Path
-		if (service == name || service == strings.Trim(path, "/")) && (b.Public.Has(name) || b.MayCallHostPlugin(s, name)) {
+		if (service == name || service == strings.Trim(path, "/")) && (b.Public.Has(name) || s != nil && b.MayCallHostPlugin(*s, name)) {
 			return true
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,10 +206,8 @@ func (h *hub) certifiesPlugin(cert *certificate) bool {
 // or not.
 func (h *hub) presentsToken(header http.Header) bool {
 	for _, values := range header {
-		for _, value := range values {
-			if h.store.Gave(value[strings.LastIndexByte(value, ' ')+1:]) {
-				return true
-			}
+		if slices.ContainsFunc(values, h.store.GaveIn) {
+			return true
 		}
 	}
 	return false

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -53,6 +54,7 @@ type certificate struct {
 	chains      [][]*x509.Certificate // the leaf alone, as auth providers want it
 	identity    string
 	fingerprint tokenstore.Fingerprint // of its public key: it outlives the renewal of the certificate
+	ends        time.Time              // with the first of those that vouch for it, if not before
 }
 
 // newCertificate returns the verified certificate of a connection, nil for none.
@@ -70,6 +72,7 @@ func newCertificate(state *tls.ConnectionState, byCallback bool, parsed *certs.S
 		chains:      [][]*x509.Certificate{{leaf}},
 		identity:    identity,
 		fingerprint: tokenstore.Fingerprint(certs.PinOf(leaf)),
+		ends:        certs.EndOf(state.PeerCertificates, state.VerifiedChains),
 	}
 }
 
@@ -193,7 +196,7 @@ func (c *connection) read(r *http.Request, h *hub) {
 	case c.disowned != nil:
 		c.cert = nil
 	case c.cert != nil && c.standing != nil:
-		c.standing.Show(c.conn, c.cert.leaf)
+		c.standing.Show(c.conn, c.cert.leaf, c.cert.ends)
 	}
 }
 

@@ -47,7 +47,7 @@ type Policy struct {
 	Idempotent []string
 	// Public lists the host's own plugin services that anybody may call without
 	// authentication; "*" is every one. "health" opens the health service, which
-	// then tells of the host and of what else is public.
+	// then tells of the host and of what else is public, by name or among the host's plugins.
 	Public []string
 }
 

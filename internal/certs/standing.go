@@ -63,9 +63,9 @@ func (s *Standing[C]) Enter(c C) {
 	s.conns[c] = &standing{}
 }
 
-// Show takes note of the certificate that the peer of a connection showed. One that has
-// left is not added again.
-func (s *Standing[C]) Show(c C, leaf *x509.Certificate) {
+// Show takes note of the certificate that the peer of a connection showed, and of when that ends,
+// as [EndOf] says. One that has left is not added again.
+func (s *Standing[C]) Show(c C, leaf *x509.Certificate, ends time.Time) {
 	who := CertificateIdentity(leaf)
 	if who == "" {
 		key := PinOf(leaf)
@@ -80,7 +80,7 @@ func (s *Standing[C]) Show(c C, leaf *x509.Certificate) {
 		return
 	}
 
-	conn.leaf, conn.who, conn.until = leaf, who, leaf.NotAfter
+	conn.leaf, conn.who, conn.until = leaf, who, ends
 
 	by := s.shown[who]
 	if by == nil {
@@ -89,11 +89,11 @@ func (s *Standing[C]) Show(c C, leaf *x509.Certificate) {
 	}
 
 	by.conns++
-	if leaf.NotAfter.After(by.until) {
-		by.until = leaf.NotAfter
+	if ends.After(by.until) {
+		by.until = ends
 	}
 
-	if s.tenure.EndsAt(leaf.NotAfter, by.until).Before(s.next) {
+	if s.tenure.EndsAt(ends, by.until).Before(s.next) {
 		select {
 		case s.wake <- struct{}{}:
 		default:

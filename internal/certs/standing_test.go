@@ -63,7 +63,7 @@ func (s *stand) note(in map[string]bool, name string) {
 
 func (s *stand) show(conn string, cert *x509.Certificate) {
 	s.Enter(conn)
-	s.Show(conn, cert)
+	s.Show(conn, cert, cert.NotAfter)
 }
 
 // after waits and says which connections are over.
@@ -95,7 +95,7 @@ func TestAudit_ATK08_ConnectionsEndSoonAfterTheirCertificates(t *testing.T) {
 		s.show("nameless", leaf("", time.Second))
 		s.show("left", leaf("left", time.Second))
 		s.Leave("left")
-		s.Show("left", leaf("left", time.Second)) // too late
+		s.Show("left", leaf("left", time.Second), time.Now().Add(time.Second)) // too late
 		s.after(time.Minute + time.Second)
 		s.show("another's", leaf("another", time.Hour))
 		s.after(5*time.Millisecond, "brief", "nameless")

@@ -125,7 +125,7 @@ func (e *Entry) Note(c net.Conn, state http.ConnState) {
 		_ = conn.Prove(edge.Holder{Name: host, Most: e.cfg.MaxConnections})
 		e.standing.Enter(c)
 		if shown := conn.TLS().PeerCertificates; len(shown) > 0 {
-			e.standing.Show(c, shown[0])
+			e.standing.Show(c, shown[0], certs.EndOf(shown, conn.TLS().VerifiedChains))
 		}
 	case http.StateClosed, http.StateHijacked:
 		e.standing.Leave(c)

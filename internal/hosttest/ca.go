@@ -15,9 +15,10 @@ import (
 
 // CA is a certificate authority of these tests.
 type CA struct {
-	Cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	Pool *x509.CertPool
+	Cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
+	Pool  *x509.CertPool
+	chain [][]byte // of an intermediate one, up to below the root
 }
 
 // NewCA makes an authority.

@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -38,7 +39,17 @@ func (ca *CA) Certify(t *testing.T, edits ...func(*x509.Certificate)) *tls.Certi
 	if err != nil {
 		t.Fatalf("certificate: %v", err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	return &tls.Certificate{Certificate: append([][]byte{leaf.Raw}, ca.chain...), PrivateKey: key, Leaf: leaf}
+}
+
+// Intermediate makes an authority below this one, which may issue until it ends itself.
+func (ca *CA) Intermediate(t *testing.T, ends time.Time) *CA {
+	t.Helper()
+	issued := ca.Certify(t, CommonName("test intermediate"), func(c *x509.Certificate) {
+		c.NotAfter, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = ends, true, true, x509.KeyUsageCertSign
+	})
+	key, _ := issued.PrivateKey.(*ecdsa.PrivateKey)
+	return &CA{Cert: issued.Leaf, key: key, Pool: ca.Pool, chain: issued.Certificate}
 }
 
 // URI gives a certificate URIs, such as a SPIFFE id.

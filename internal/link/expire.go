@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/masegraye/connect-plugin-go/internal/certs"
 )
 
 // expiry is what is to come of a connection when the certificate of its server has ended. It is begun and called off once each.
@@ -51,7 +53,7 @@ func (p *Pool) expire(c *Conn) {
 		return
 	}
 
-	end := c.state.PeerCertificates[0].NotAfter
+	end := certs.EndOf(c.state.PeerCertificates, c.state.VerifiedChains)
 	if !end.After(time.Now()) {
 		return // who takes a certificate that has ended takes it on each connection
 	}

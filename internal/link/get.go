@@ -249,11 +249,35 @@ func (p *Pool) wakeAllLocked() {
 // between them.
 const mostBarren = 3
 
+const (
+	firstRedialWait = 10 * time.Millisecond
+	mostRedialWait  = 250 * time.Millisecond
+)
+
+// redial are the waits between attempts that come to nothing, so that calls in a loop do not dial as fast as they can
+// who accepts connections and does not serve, as a balancer without a server behind it. They are so short that who
+// waits for a server that restarts hardly waits for longer.
+var redial = backoff.Waits{Initial: firstRedialWait, Max: mostRedialWait, Factor: 2, Jitter: true}
+
+// rest returns how long to wait before another attempt.
+func (p *Pool) rest(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	n := p.inVain - mostBarren
+	if n < 0 {
+		return 0
+	}
+
+	return p.failed.Add(redial.After(n + 1)).Sub(now)
+}
+
 // connect opens a connection and tells those who wait.
 func (p *Pool) connect(d *dial) {
 	if n := int(p.barren.Load()) - mostBarren; n >= 0 {
 		backoff.Wait(p.life, backoff.Reconnect.After(n+1))
 	}
+	backoff.Wait(p.life, p.rest(time.Now()))
 
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.DialTimeout)
 	defer cancel()
@@ -268,9 +292,11 @@ func (p *Pool) connect(d *dial) {
 	}
 
 	if err == nil {
-		p.conns = append(p.conns, c)
+		p.conns, p.inVain = append(p.conns, c), 0
 	} else {
-		p.pause = time.Now().Add(dialPause)
+		p.failed = time.Now()
+		p.inVain++
+		p.pause = p.failed.Add(dialPause)
 	}
 
 	p.dial = nil

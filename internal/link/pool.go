@@ -64,6 +64,8 @@ type Pool struct {
 	conns  []*Conn
 	dial   *dial     // the one on its way, nil if none
 	pause  time.Time // until when none is sent where there are connections already
+	failed time.Time // when the last attempt at a connection came to nothing
+	inVain int       // attempts in a row that came to nothing
 	queue  []*waiter // requests that wait for room, the oldest first
 	closed bool
 }

@@ -82,6 +82,9 @@ func (b *Book) ownPins(r *Rules) bool {
 	return len(r.Pins) > 0
 }
 
+// Open reports whether everybody can be a plugin that may do everything.
+func (b *Book) Open() bool { return b.Default != nil && b.Default.Open() }
+
 // Open reports whether the rules are those of an open policy: whoever comes may do
 // everything, and nothing proves who it is.
 func (r *Rules) Open() bool {

@@ -21,8 +21,8 @@ func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
 	if !ok {
 		return
 	}
-	shown := secure.ConnectionState().PeerCertificates
-	if len(shown) == 0 {
+	state := secure.ConnectionState()
+	if len(state.PeerCertificates) == 0 {
 		return
 	}
 	p.mu.Lock()
@@ -30,7 +30,7 @@ func (p *Provider) noteTenure(conn *h2.Conn, nc net.Conn) {
 	if p.tenures == nil {
 		p.tenures = tenures{}
 	}
-	p.tenures[conn] = shown[0].NotAfter
+	p.tenures[conn] = certs.EndOf(state.PeerCertificates, state.VerifiedChains)
 }
 
 // endTenures has a connection take no more calls once the certificate has ended that the

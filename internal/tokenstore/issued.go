@@ -1,6 +1,9 @@
 package tokenstore
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // maxPast is how many tokens that are good no more a store recognises at least.
 const maxPast = 1 << 14
@@ -51,4 +54,20 @@ func (i *issued) has(d shortDigest) bool {
 func (s *Store) Gave(token string) bool {
 	d, wellFormed := digestOf(token)
 	return wellFormed && s.issued.has(d.short())
+}
+
+// GaveIn reports whether a text, as the value of a header field, begins or ends with such a token, or has one
+// between what cannot be part of a token, whatever scheme or name it is written with.
+func (s *Store) GaveIn(text string) bool {
+	for word := range strings.FieldsFuncSeq(text, isForeign) {
+		if len(word) >= tokenLength && (s.Gave(word[len(word)-tokenLength:]) || s.Gave(word[:tokenLength])) {
+			return true
+		}
+	}
+	return false
+}
+
+// isForeign reports whether no token has a letter.
+func isForeign(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
