@@ -60,7 +60,7 @@ func (s *Store) Gave(token string) bool {
 // between what cannot be part of a token, whatever scheme or name it is written with.
 func (s *Store) GaveIn(text string) bool {
 	for word := range strings.FieldsFuncSeq(text, isForeign) {
-		if len(word) >= tokenLength && (s.Gave(word[len(word)-tokenLength:]) || s.Gave(word[:tokenLength])) {
+		if n := len(word) - tokenLength; n >= 0 && (s.Gave(word[n:]) || n > 0 && s.Gave(word[:tokenLength])) {
 			return true
 		}
 	}

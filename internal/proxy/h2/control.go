@@ -2,6 +2,7 @@ package h2
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -113,6 +114,11 @@ func (c *Conn) leaveLocked(f *http2.GoAwayFrame) {
 	if c.goAway == nil || c.goAway.Code == http2.ErrCodeNo && f.ErrCode != http2.ErrCodeNo {
 		text := f.DebugData()
 		c.goAway = &GoAwayError{Code: f.ErrCode, Text: string(text[:min(len(text), maxGoAwayText)])}
+		if f.ErrCode != http2.ErrCodeNo {
+			// It has to close the connection, and answers nothing more on it (RFC 9113, section 5.4.1). Node does not close it, and has
+			// whoever called wait.
+			_ = c.nc.SetReadDeadline(time.Now().Add(closeGrace))
+		}
 	}
 	if f.LastStreamID < c.lastStream {
 		c.lastStream, c.lowered = f.LastStreamID, true

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/masegraye/connect-plugin-go/internal/proxy/h2"
 )
 
 // difference is one between our client and x/net's that is meant.
@@ -68,6 +70,13 @@ var differences = []difference{
 		why: "an acknowledgement of settings that were acknowledged is nothing here; x/net ends the connection",
 		here: func(f facts, ours, theirs outcome) bool {
 			return f.acknowledgements > 1 && refusedBy(theirs) && !refusedBy(ours)
+		},
+	},
+	{
+		why: "a server that says that it cannot go on has a second to close the connection here (section 5.4.1); x/net waits for it",
+		here: func(_ facts, ours, theirs outcome) bool {
+			var away *h2.GoAwayError
+			return ours.early && !theirs.early && errors.As(ours.err, &away) && away.Code != http2.ErrCodeNo
 		},
 	},
 	{

@@ -148,3 +148,22 @@ func TestAudit_USE02_WhatGoAwaySaysIsPassedOn(t *testing.T) {
 		}
 	})
 }
+
+// A server that says that it cannot go on answers nothing more, whether it closes the connection or not.
+func TestAudit_USE07_AServerThatCannotGoOnIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, p := pipe(t, config())
+		s, _ := open(t, c, get)
+		p.want(http2.FrameHeaders)
+		said := time.Now()
+		p.must(p.fr.WriteGoAway(1, http2.ErrCodeCompression, nil))
+		var away *h2.GoAwayError
+		if err := failure(s); !errors.As(err, &away) || away.Code != http2.ErrCodeCompression {
+			t.Errorf("error %v", err)
+		}
+		if took := time.Since(said); took > 2*time.Second {
+			t.Errorf("it fails after %v", took)
+		}
+	})
+}
