@@ -26,9 +26,19 @@ var (
 // both what it cost: it goes on for later calls.
 const lateness = 3
 
+// How many connections are made to a provider: a provider that ends each after a few calls, though it answers these, has
+// its calls wait for the next one.
+const (
+	dialsPerSecond = 20
+	dialsBurst     = 64
+)
+
 // connect looks the endpoint up, once, and connects to the first of its addresses
 // that answers.
 func (p *Provider) connect() (*h2.Conn, error) {
+	if err := p.dials.Wait(p.ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
+	}
 	ctx, cancel := context.WithTimeoutCause(p.ctx, lateness*p.cfg.DialTimeout, context.DeadlineExceeded)
 	defer cancel()
 	addrs, err := p.addresses(ctx)

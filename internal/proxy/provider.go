@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/masegraye/connect-plugin-go/internal/certs"
 	"github.com/masegraye/connect-plugin-go/internal/coarse"
 )
@@ -26,6 +28,7 @@ type Provider struct {
 	cancel     context.CancelFunc
 	background sync.WaitGroup
 	drained    chan struct{} // closed when it is closed and no call is left
+	dials      *rate.Limiter // so that connections that serve a call each cost few TLS handshakes
 
 	troubled  atomic.Bool // there may be a wait before the next dial
 	grpcAlone atomic.Bool // questions are written in gRPC: it answered one in Connect as a server of gRPC does, or is likely to
@@ -52,6 +55,7 @@ func New(cfg Config) (*Provider, error) {
 		cfg:       cfg.withDefaults(),
 		authority: cfg.Endpoint.authority(),
 		drained:   make(chan struct{}),
+		dials:     rate.NewLimiter(dialsPerSecond, dialsBurst),
 		calls:     make(map[*call]struct{}),
 		held:      make(map[string]int),
 	}

@@ -132,6 +132,31 @@ func TestAudit_ATK07_SuccessForgets(t *testing.T) {
 	})
 }
 
+// A provider that answers each call and ends its connection then is dialled so often at once, and no faster from then on. No call fails.
+func TestAudit_ATK07_ConnectionsOfACallEachArePaced(t *testing.T) {
+	t.Parallel()
+	const calls, perSecond, burst = 200, 20, 64
+	synctest.Test(t, func(t *testing.T) {
+		pd := &played{on: func(c *playedConn, f http2.Frame) {
+			if _, ok := f.(*http2.HeadersFrame); ok {
+				c.answer(f.Header().StreamID, "200")
+				_ = c.WriteGoAway(f.Header().StreamID, http2.ErrCodeNo, nil)
+			}
+		}}
+		p := newPlayed(t, pd, nil)
+		begun := time.Now()
+		for i := range calls {
+			if r := ask(t.Context(), p, proxy.Call{}); r.Class != proxy.ClassOK {
+				t.Fatalf("call %d: %+v", i, r)
+			}
+		}
+		took, want := time.Since(begun), (calls-burst)*time.Second/perSecond
+		if n := pd.dials.Load(); n != calls || took < want-time.Second || took > want+time.Second {
+			t.Errorf("%d dials in %v, want %d in %v", n, took, calls, want)
+		}
+	})
+}
+
 // TestAudit_USE11_RefusedConnectionSentNothing has a provider that is not there; it
 // is reached soon after it is back.
 func TestAudit_USE11_RefusedConnectionSentNothing(t *testing.T) {
