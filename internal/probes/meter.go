@@ -18,7 +18,7 @@ const (
 	asksPerSecond  = 50
 	asksBurst      = 100
 	comesPerSecond = asksPerSecond // new connections, each of which asks something; beyond that they are refused
-	comesBurst     = asksBurst
+	comesBurst     = 400
 	bytesPerSecond = 32 << 10 // that it sends; PINGs and the like are bytes, too
 	bytesBurst     = 64 << 10
 	longestPause   = time.Second

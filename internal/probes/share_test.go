@@ -217,7 +217,7 @@ func TestAudit_H48_NewcomersOfAnAddressHaveARate(t *testing.T) {
 	t.Parallel()
 
 	const (
-		burst, perSecond = 100, 50
+		burst, perSecond = 400, 50
 		lingers, most    = 250 * time.Millisecond, 256
 		atATime, awaits  = 64, 4 * time.Millisecond
 	)

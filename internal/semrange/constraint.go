@@ -86,7 +86,7 @@ func parseConstraint(s string) (Constraint, error) {
 
 	if !plain {
 		if err := misread(s); err != nil {
-			return Constraint{}, fmt.Errorf("%w; write for example %s", err, example)
+			return Constraint{}, fmt.Errorf("%w; write for example %s", unlessImproper(s, err), example)
 		}
 	}
 
@@ -109,6 +109,15 @@ func parseConstraint(s string) (Constraint, error) {
 	r.once.Do(func() {})
 
 	return Constraint{raw: s, ranges: r}, nil
+}
+
+// unlessImproper returns why a constraint is misread, or that it cannot be read at all.
+func unlessImproper(s string, misread error) error {
+	if _, err := semver.NewConstraint(s); err != nil {
+		return fmt.Errorf("constraint: %w", err)
+	}
+
+	return misread
 }
 
 // words counts what may be a version in a constraint.
