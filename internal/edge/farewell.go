@@ -48,7 +48,7 @@ func (f *Farewell) Take(c net.Conn) {
 func (f *Farewell) TurnAway(c net.Conn) {
 	f.Take(c)
 	if f.away++; f.away%atATime == 0 {
-		time.Sleep(awaits)
+		<-time.After(awaits) // so short that nothing ends meanwhile that would have to wait for it
 	}
 }
 
