@@ -10,7 +10,7 @@ import { Pace, pause } from "./pace.js";
 import { enrolsItself, Server } from "./serving.js";
 import { Session } from "./session.js";
 import { minSecretSize } from "./transcript.js";
-import { checkMark, type Credentials, HostTrust } from "./trust.js";
+import { checkMark, type Credentials, hearRefused, HostTrust } from "./trust.js";
 import { type ServiceState, watch } from "./watching.js";
 import type { CapabilityGrant } from "./wire/plugin/v1/broker_pb.js";
 import type { HandshakeRequest } from "./wire/plugin/v1/handshake_pb.js";
@@ -99,6 +99,7 @@ export class Plugin {
     this.#baseUrl = options.baseUrl ?? "";
     this.#graceMs = options.graceMs ?? 10_000;
     this.#trust = new HostTrust(options.credentials, options.hostIdentity, options.hostPins);
+    hearRefused(options.credentials, this.#log);
     this.#link = new HostLink(options.host, options.credentials, this.#trust, () => this.#session.lost());
     this.#session = new Session(this.#link, {
       selfId: options.selfId, secret: options.secret, magicCookie: options.magicCookie ?? cookie, versions: options.versions ?? [1, 1],

@@ -1,11 +1,14 @@
 // Who the plugin is, and how it knows its host.
 import { createHash, X509Certificate } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
 import { checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
 import { ConfigError, HostNotTrusted } from "./errors.js";
+import type { Log } from "./log.js";
 
 const marks = [["efbbbf", "utf-8"], ["fffe", "utf-16le"], ["feff", "utf-16be"]] as const;
+const othersAccess = 0o077; // bits by which others than the owner reach a file
+const groupRead = 0o040;
 const marked = "begins with a byte order mark: save the file as UTF-8 without one";
 
 const spiffe = /^spiffe:\/\/([a-z0-9._-]+)((?:\/[A-Za-z0-9._-]+)+)$/;
@@ -19,11 +22,12 @@ export interface Files {
 
 /**
  * A directory with tls.crt (the certificate, then its intermediates), tls.key and ca.crt, as a host's WriteCredentials, a
- * launcher or a certificate manager writes it. It is read again when the files change.
+ * launcher or a certificate manager writes it. It is read again when the files change. Only its owner may reach tls.key.
  */
 export class Credentials {
   #stamp = "";
   #files: Files | undefined;
+  #refused = ""; // what was said last
 
   constructor(readonly directory: string) {
     this.read();
@@ -35,7 +39,7 @@ export class Credentials {
     try {
       const stamp = names.map((n) => statSync(n, { bigint: true })).map((s) => `${s.ino} ${s.mtimeNs}`).join(); // copies may keep their times
       if (stamp !== this.#stamp) {
-        const [cert, key, ca] = names.map((n) => readFileSync(n)) as [Buffer, Buffer, Buffer];
+        const [cert, key, ca] = names.map((n, i) => i === 1 ? readPrivate(n) : readFileSync(n)) as [Buffer, Buffer, Buffer];
         for (const [i, content] of [cert, key, ca].entries()) {
           if (marks.some(([mark]) => content.toString("hex", 0, 3).startsWith(mark))) throw new ConfigError(`${names[i]} ${marked}`);
         }
@@ -43,12 +47,54 @@ export class Credentials {
         requireWhole(names[2], ca.toString("latin1"));
         this.#files = { cert, key, ca };
         this.#stamp = stamp;
+        this.#refused = "";
       }
     } catch (e) {
       if (!this.#files) throw new ConfigError(`credentials: ${this.directory} needs tls.crt, tls.key and ca.crt: ${String(e)}`);
+      this.#refuse(e instanceof Error ? e.message : String(e));
     }
     return this.#files as Files;
   }
+
+  /** Says once why the files that are there now are not used. */
+  #refuse(text: string): void {
+    const log = logs.get(this);
+    if (!log || text === this.#refused) return;
+    this.#refused = text;
+    log.warn("certificate files refused, the previous certificate stays in use:", text);
+  }
+}
+
+const logs = new WeakMap<Credentials, Log>();
+
+/** Has a plugin's log say why files were not taken over: that of the latest plugin, where several share them. */
+export function hearRefused(credentials: Credentials, log: Log): void {
+  logs.set(credentials, log);
+}
+
+/** Reads a file that its owner alone may reach. What is asked about is the opened file, whatever the name leads to by now. */
+function readPrivate(name: string): Buffer {
+  const file = openSync(name, "r");
+  try {
+    checkPrivate(name, fstatSync(file));
+    return readFileSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/**
+ * Refuses a file that others reach, in the words of the library in Go. A file of another owner may be readable by a group that
+ * this process is in: a secret that is mounted into a container. Windows has no such bits.
+ */
+function checkPrivate(name: string, info: Stats): void {
+  if (process.platform === "win32") return;
+  const mode = info.mode & 0o777;
+  let others = mode & othersAccess;
+  if (info.uid !== process.geteuid?.() && (info.gid === process.getegid?.() || process.getgroups?.().includes(info.gid))) others &= ~groupRead;
+  if (others === 0) return;
+  throw new ConfigError(`permissions are too open: ${name} has ${mode.toString(8).padStart(4, "0")}, others may reach it: chmod 0600 it, or mount it with mode 0400; ` +
+    "0440 is for a file of another owner, as a mounted secret is, whose group this process is in");
 }
 
 /** Refuses authorities that are not all there. Node takes such a file for one of fewer authorities, or of none, and then the host for a stranger. */

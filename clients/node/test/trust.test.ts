@@ -1,7 +1,7 @@
 // Who is taken for the host.
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,7 +49,7 @@ test("a byte order mark", () => {
   const directory = mkdtempSync(join(tmpdir(), "marked-"));
   try {
     for (const name of ["tls.crt", "tls.key", "ca.crt"]) {
-      for (const other of ["tls.crt", "tls.key", "ca.crt"]) writeFileSync(join(directory, other), Buffer.concat([Buffer.from(name === other ? "\ufeff" : ""), file("plugin.crt")]));
+      for (const other of ["tls.crt", "tls.key", "ca.crt"]) writeFileSync(join(directory, other), Buffer.concat([Buffer.from(name === other ? "\ufeff" : ""), file("plugin.crt")]), { mode: 0o600 });
       assert.throws(() => new Credentials(directory), (e) => e instanceof ConfigError && e.message.includes(`${join(directory, name)} ${says}`), name);
     }
   } finally {
@@ -63,7 +63,7 @@ test("files that are being replaced", () => {
   const put = (...contents: Buffer[]) => {
     stamp++;
     for (const [i, name] of ["tls.crt", "tls.key", "ca.crt"].entries()) {
-      writeFileSync(join(directory, name), contents[i] as Buffer);
+      writeFileSync(join(directory, name), contents[i] as Buffer, { mode: 0o600 });
       utimesSync(join(directory, name), stamp, stamp);
     }
   };
@@ -94,7 +94,7 @@ test("files with the times of those before", () => {
     const put = (name: string) => {
       const { cert, keyPEM } = issue(name, ca);
       for (const [at, content] of [["tls.crt", cert], ["tls.key", keyPEM], ["ca.crt", ca.cert]] as const) {
-        writeFileSync(join(directory, "next"), content);
+        writeFileSync(join(directory, "next"), content, { mode: 0o600 });
         utimesSync(join(directory, "next"), 1, 1);
         renameSync(join(directory, "next"), join(directory, at));
       }
@@ -107,6 +107,81 @@ test("files with the times of those before", () => {
   } finally {
     rmSync(directory, { recursive: true });
   }
+});
+
+/** Credentials in a directory of their own, whose key has a mode of the test's. */
+function withKey(use: (directory: string, key: string, refused: (mode: number) => (e: unknown) => boolean) => void): void {
+  const directory = mkdtempSync(join(tmpdir(), "reachable-")), { cert, keyPEM } = issue("one"), key = join(directory, "tls.key");
+  try {
+    for (const name of ["tls.crt", "ca.crt"]) writeFileSync(join(directory, name), cert);
+    writeFileSync(key, keyPEM, { mode: 0o600 });
+    use(directory, key, (mode) => (e) => e instanceof ConfigError && e.message.includes(tooOpen(key, mode)));
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+const tooOpen = (key: string, mode: number) => `permissions are too open: ${key} has ${mode.toString(8).padStart(4, "0")}, others may reach it: chmod 0600 it, ` +
+  "or mount it with mode 0400; 0440 is for a file of another owner, as a mounted secret is, whose group this process is in";
+const noModes = { skip: process.platform === "win32" && "Windows has no such modes" };
+
+test("a key that others reach", noModes, () => {
+  withKey((directory, key, refused) => {
+    for (const mode of [0o644, 0o640, 0o660, 0o620, 0o610, 0o604, 0o602, 0o601, 0o440, 0o444, 0o777]) {
+      chmodSync(key, mode);
+      assert.throws(() => new Credentials(directory), refused(mode), mode.toString(8));
+    }
+    for (const mode of [0o600, 0o400, 0o700]) {
+      chmodSync(key, mode);
+      assert.ok(new Credentials(directory), mode.toString(8));
+    }
+  });
+});
+
+test("a key that others reach behind a link", noModes, () => {
+  withKey((directory, key, refused) => {
+    renameSync(key, join(directory, "data"));
+    symlinkSync("data", key);
+    assert.ok(new Credentials(directory));
+    chmodSync(join(directory, "data"), 0o604);
+    assert.throws(() => new Credentials(directory), refused(0o604));
+  });
+});
+
+test("a key of a mounted secret", { skip: process.geteuid?.() !== 0 && "only root can give a file away" }, (t) => {
+  const other = 65534, foreign = 65533, mine = process.getegid?.() ?? 0, us = process.geteuid?.() ?? 0;
+  withKey((directory, key, refused) => {
+    for (const [uid, gid, mode, good] of [
+      [other, mine, 0o440, true], [other, mine, 0o640, true], [other, mine, 0o040, true], [other, mine, 0o400, true],
+      [other, mine, 0o444, false], [other, mine, 0o404, false], [other, mine, 0o460, false], [other, mine, 0o442, false],
+      [other, foreign, 0o440, false], [us, mine, 0o440, false], [us, foreign, 0o640, false], [other, foreign, 0o600, true], [other, mine, 0o450, false],
+    ] as const) {
+      chownSync(key, uid, gid);
+      chmodSync(key, mode);
+      if (good) assert.ok(new Credentials(directory));
+      else assert.throws(() => new Credentials(directory), refused(mode), `${uid} ${gid} ${mode.toString(8)}`);
+    }
+    chownSync(key, other, foreign);
+    chmodSync(key, 0o440);
+    t.mock.method(process as Required<typeof process>, "getgroups", () => [1, foreign]); // a group beside the first
+    assert.ok(new Credentials(directory));
+  });
+});
+
+test("a key that others reach replaces one while the plugin runs", noModes, () => {
+  withKey((directory, key) => {
+    const credentials = new Credentials(directory), good = credentials.read(), lines: string[] = [], next = issue("next");
+    new Plugin({ host: "https://127.0.0.1:1", selfId: "a", credentials, hostIdentity: "spiffe://td.test/host", log: (line) => lines.push(line) });
+    for (const [name, content] of [["tls.crt", next.cert], ["tls.key", next.keyPEM]] as const) {
+      writeFileSync(join(directory, "next"), content);
+      chmodSync(join(directory, "next"), 0o644);
+      renameSync(join(directory, "next"), join(directory, name));
+    }
+    for (let i = 0; i < 3; i++) assert.equal(credentials.read(), good);
+    assert.deepEqual(lines, [`certificate files refused, the previous certificate stays in use: ${tooOpen(key, 0o644)}`]);
+    chmodSync(key, 0o600); // its times stay
+    assert.equal(credentials.read().cert.toString(), next.cert.toString());
+  });
 });
 
 test("a plugin is printed without its secret", () => {

@@ -22,7 +22,7 @@ from .pace import Pace
 from .serving import Control, Refusal, end, new_server
 from .session import SILENCE, Session, Settings
 from .transcript import MIN_SECRET_SIZE, health_proof
-from .trust import Credentials, HostTrust, check_mark
+from .trust import Credentials, HostTrust, check_mark, hear_refused
 from .watching import Watch
 from .wire import broker_pb2 as broker
 from .wire import handshake_pb2 as hs
@@ -127,6 +127,7 @@ class Plugin:
             parse_base_url("base_url", base_url)
         self._log = Log(logger or logging.getLogger("connectplugin"))
         self._credentials, self._trust = credentials, HostTrust(credentials, host_identity, host_pins)
+        hear_refused(credentials, self._log.warning)
         self._self_id, self._self_version = self_id, self_version
         self._requires = [r if isinstance(r, Dependency) else Dependency(r) for r in requires]
         for r in self._requires:

@@ -4,10 +4,11 @@ import hashlib
 import os
 import re
 import ssl
+import stat
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 from .errors import ConfigError, HostNotTrusted
 
@@ -16,6 +17,7 @@ _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 _SEQUENCE, _OID, _OCTETS, _EXTENSIONS, _URI = 0x30, 0x06, 0x04, 0xA3, 0x86
 _UTC_TIME = 0x17
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of UTF-8 and UTF-16
+_OTHERS_ACCESS = stat.S_IRWXG | stat.S_IRWXO  # by which others than the owner reach a file
 _MARKED = "begins with a byte order mark: save the file as UTF-8 without one"
 
 
@@ -30,12 +32,15 @@ class Files:
 
 class Credentials:
     """A directory with tls.crt (the certificate, then its intermediates), tls.key and ca.crt, as a host's
-    WriteCredentials, a launcher or a certificate manager writes it. It is read again when the files change."""
+    WriteCredentials, a launcher or a certificate manager writes it. It is read again when the files change.
+    Only its owner may reach tls.key."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._stamp: Optional[tuple[tuple[int, int], ...]] = None
         self._good: Optional[tuple[Files, ssl.SSLContext]] = None
+        self._refused = ""  # what was said last
+        self._warn: Optional[Callable[[str, str], None]] = None
         self.read()
 
     def read(self) -> Files:
@@ -52,24 +57,41 @@ class Credentials:
         try:
             stamp = _stamp(names)
             if stamp != self._stamp:
-                self._good, self._stamp = _load(names), stamp
+                self._good, self._stamp, self._refused = _load(names), stamp, ""
         except (OSError, ValueError) as e:  # ssl.SSLError is an OSError, ConfigError a ValueError
             if self._good is None:
                 raise ConfigError(f"credentials: {self.directory} needs tls.crt, tls.key and ca.crt: {e}") from e
+            self._refuse(str(e))
         assert self._good is not None
         return self._good
+
+    def _refuse(self, text: str) -> None:
+        """Says once why the files that are there now are not used."""
+        if self._warn and text != self._refused:
+            self._refused = text
+            self._warn("certificate files refused, the previous certificate stays in use: %s", text)
+
+
+def hear_refused(credentials: Credentials, warn: Callable[[str, str], None]) -> None:
+    """Has a plugin's log say why files were not taken over: that of the latest plugin, where several share them."""
+    if isinstance(credentials, Credentials):
+        credentials._warn = warn
 
 
 def _load(names: Sequence[str]) -> tuple[Files, ssl.SSLContext]:
     """Reads files that fit together. Python's ssl takes a key from a file alone, and a mounted secret is replaced in one
     step that may come between two of them, so they are looked at again afterwards."""
-    files = Files(*map(_content, names))
+    files = _files(names)
     while True:
         context = _client_context(names, files.authorities)
-        again = Files(*map(_content, names))
+        again = _files(names)
         if again == files:
             return files, context
         files = again
+
+
+def _files(names: Sequence[str]) -> Files:
+    return Files(_content(names[0]), _content(names[1], private=True), _content(names[2]))
 
 
 class HostTrust:
@@ -161,12 +183,28 @@ def _no_passphrase() -> bytes:
     raise ConfigError("tls.key has a passphrase; write the key without one")
 
 
-def _content(name: str) -> bytes:
+def _content(name: str, private: bool = False) -> bytes:
     with open(name, "rb") as f:
+        if private:
+            _check_private(name, os.fstat(f.fileno()))  # of the opened file, whatever the name leads to by now
         content = f.read()
     if content.startswith(_MARKS):
         raise ConfigError(f"{name} {_MARKED}")
     return content
+
+
+def _check_private(name: str, info: os.stat_result) -> None:
+    """Refuses a file that others reach, in the words of the library in Go. A file of another owner may be readable by a group that this
+    process is in: a secret that is mounted into a container. Windows has no such bits."""
+    if os.name == "nt":
+        return
+    mode = stat.S_IMODE(info.st_mode) & 0o777
+    others = mode & _OTHERS_ACCESS
+    if info.st_uid != os.geteuid() and info.st_gid in (os.getegid(), *os.getgroups()):
+        others &= ~stat.S_IRGRP
+    if others:
+        raise ConfigError(f"permissions are too open: {name} has {mode:04o}, others may reach it: chmod 0600 it, or mount it with mode 0400; 0440 "
+                          "is for a file of another owner, as a mounted secret is, whose group this process is in")
 
 
 def check_mark(name: str, secret: bytes) -> None:

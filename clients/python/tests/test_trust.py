@@ -2,6 +2,7 @@
 import base64
 import os
 import pathlib
+import re
 import shutil
 import ssl
 import subprocess
@@ -90,6 +91,7 @@ class Trust(unittest.TestCase):
                     made()
         with tempfile.TemporaryDirectory() as directory:
             at = pathlib.Path(directory)
+            (at / "tls.key").touch(0o600)
             for name in ("tls.crt", "tls.key", "ca.crt"):
                 for other in ("tls.crt", "tls.key", "ca.crt"):
                     (at / other).write_bytes((b"\xef\xbb\xbf" if name == other else b"") + (DATA / "plugin.crt").read_bytes())
@@ -121,6 +123,7 @@ class Damaged(unittest.TestCase):
             subprocess.run(["openssl", "ec", "-in", "one.key", "-aes256", "-passout", "pass:a phrase", "-out", "locked.key"], cwd=directory,
                            check=True, capture_output=True)
             one, key, two = ((at / n).read_bytes() for n in ("one.crt", "one.key", "two.crt"))
+            (at / "tls.key").touch(0o600)
             stamp = 1_000
 
             def put(*contents: bytes) -> None:
@@ -151,6 +154,77 @@ class Damaged(unittest.TestCase):
             self.assertNotEqual(good, credentials.read())
 
 
+@unittest.skipUnless(shutil.which("openssl") and os.name == "posix", "openssl makes the certificates, and Windows has no such modes")
+class Reachable(unittest.TestCase):
+    """A key that others than its owner reach, as the library in Go sees it."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.at = pathlib.Path(directory.name)
+        issue(directory.name, "tls")
+        shutil.copy(self.at / "tls.crt", self.at / "ca.crt")
+        self.key = self.at / "tls.key"
+
+    def refused(self, mode: int) -> str:
+        return (f"permissions are too open: {self.key} has {mode:04o}, others may reach it: chmod 0600 it, or mount it with mode 0400; "
+                "0440 is for a file of another owner, as a mounted secret is, whose group this process is in")
+
+    def test_the_own_key(self) -> None:
+        for mode in (0o644, 0o640, 0o660, 0o620, 0o610, 0o604, 0o602, 0o601, 0o440, 0o444, 0o777):
+            self.key.chmod(mode)
+            with self.subTest(f"{mode:04o}"), self.assertRaisesRegex(cp.ConfigError, re.escape(self.refused(mode))):
+                cp.Credentials(str(self.at))
+        for mode in (0o600, 0o400, 0o700):
+            self.key.chmod(mode)
+            with self.subTest(f"{mode:04o}"):
+                cp.Credentials(str(self.at))
+
+    def test_what_a_link_leads_to(self) -> None:
+        self.key.rename(self.at / "data")
+        self.key.symlink_to("data")
+        cp.Credentials(str(self.at))
+        (self.at / "data").chmod(0o604)
+        with self.assertRaisesRegex(cp.ConfigError, re.escape(self.refused(0o604))):
+            cp.Credentials(str(self.at))
+
+    @unittest.skipIf(os.name == "posix" and os.geteuid() != 0, "only root can give a file away")
+    def test_a_mounted_secret(self) -> None:
+        other, foreign, own, us = 65534, 65533, os.getegid(), os.geteuid()
+        for uid, gid, mode, good in (
+            (other, own, 0o440, True), (other, own, 0o640, True), (other, own, 0o040, True), (other, own, 0o400, True),
+            (other, own, 0o444, False), (other, own, 0o404, False), (other, own, 0o460, False), (other, own, 0o442, False),
+            (other, foreign, 0o440, False), (us, own, 0o440, False), (us, foreign, 0o640, False), (other, foreign, 0o600, True), (other, own, 0o450, False),
+        ):
+            os.chown(self.key, uid, gid)
+            self.key.chmod(mode)
+            with self.subTest(uid=uid, gid=gid, mode=f"{mode:04o}"):
+                if good:
+                    cp.Credentials(str(self.at))
+                else:
+                    with self.assertRaisesRegex(cp.ConfigError, re.escape(self.refused(mode))):
+                        cp.Credentials(str(self.at))
+        os.chown(self.key, other, foreign)
+        self.key.chmod(0o440)
+        with mock.patch("os.getgroups", lambda: [1, foreign]):  # a group beside the first
+            cp.Credentials(str(self.at))
+
+    def test_a_key_that_replaces_one_while_the_plugin_runs(self) -> None:
+        credentials = cp.Credentials(str(self.at))
+        cp.Plugin(host="https://127.0.0.1:1", self_id="a", credentials=credentials, host_identity="spiffe://td.test/host")
+        good = credentials.read()
+        issue(str(self.at), "next")
+        (self.at / "next.key").chmod(0o644)
+        with self.assertLogs("connectplugin", "WARNING") as log:
+            for new, old in (("next.crt", "tls.crt"), ("next.key", "tls.key")):
+                (self.at / new).rename(self.at / old)
+            for _ in range(3):
+                self.assertEqual(good, credentials.read())
+        self.assertEqual([f"WARNING:connectplugin:certificate files refused, the previous certificate stays in use: {self.refused(0o644)}"], log.output)
+        self.key.chmod(0o600)  # its times stay
+        self.assertNotEqual(good, credentials.read())
+
+
 class Authorities(unittest.TestCase):
     @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
     def test_an_intermediate_may_stand_in_ca_crt_without_its_root(self) -> None:
@@ -160,6 +234,7 @@ class Authorities(unittest.TestCase):
                 issue(directory, name, by)
             middle = (at / "middle.crt").read_text()
             (at / "tls.crt").write_text((at / "plugin.crt").read_text() + middle)
+            (at / "tls.key").touch(0o600)
             (at / "tls.key").write_text((at / "plugin.key").read_text())
             (at / "chain.crt").write_text((at / "host.crt").read_text() + middle)
             host = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -222,6 +297,7 @@ class Replaced(unittest.TestCase):
             good = file.read_bytes()
             file.unlink()
             if content is not None:
+                file.touch(0o600)
                 file.write_bytes(content)
             with self.subTest(name, content=content):
                 self.assertEqual(before, credentials.read())
@@ -229,17 +305,18 @@ class Replaced(unittest.TestCase):
                 if content is not None:
                     with self.assertRaisesRegex(cp.ConfigError, "needs tls.crt, tls.key and ca.crt"):
                         cp.Credentials(str(self.at / "mounted"))
+            file.touch(0o600)
             file.write_bytes(good)
 
     @unittest.skipUnless(shutil.which("openssl"), "openssl makes the certificates")
     def test_a_mounted_secret_that_is_replaced_between_two_of_its_files(self) -> None:
         content, reads = getattr(trust, "_content"), [0]
 
-        def swapped(name: str) -> bytes:
+        def swapped(name: str, private: bool = False) -> bytes:
             reads[0] += 1
             if reads[0] == 2:
                 self.lead("b")
-            return bytes(content(name))
+            return bytes(content(name, private))
 
         with mock.patch.object(trust, "_content", swapped):
             credentials = cp.Credentials(str(self.at / "mounted"))
