@@ -31,13 +31,15 @@ func endOfChain(chain []*x509.Certificate) (end time.Time) {
 }
 
 // linked are the first certificate and, of the others, those that may vouch for the one before: where there are
-// several, as while an authority is renewed, the one that ends last.
+// several, as while an authority is renewed, the one that ends last. One that had ended before the first was issued
+// vouches for none: it is shown for those who trust an old root, as one across to that.
 func linked(shown []*x509.Certificate) []*x509.Certificate {
 	chain := shown[:1:1]
 	for len(chain) < len(shown) {
 		var issuer *x509.Certificate
 		for _, c := range shown[1:] {
-			if bytes.Equal(c.RawSubject, chain[len(chain)-1].RawIssuer) && (issuer == nil || c.NotAfter.After(issuer.NotAfter)) {
+			vouches := bytes.Equal(c.RawSubject, chain[len(chain)-1].RawIssuer) && !c.NotAfter.Before(shown[0].NotBefore)
+			if vouches && (issuer == nil || c.NotAfter.After(issuer.NotAfter)) {
 				issuer = c
 			}
 		}

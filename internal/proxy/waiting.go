@@ -96,14 +96,17 @@ func (c *call) hurry() *time.Timer {
 	return time.NewTimer(wait)
 }
 
-// patience is how long the call may wait for room: where it states a time, its caller is told while it still listens.
+// patience is how long the call may wait for room: where it states a time, its caller is told while it still listens, or
+// when the time is over where hardly any is left.
 func (c *call) patience() time.Duration {
-	const told = 8 // this part of the time is for the answer
 	left, stated := c.left()
 	if !stated || c.Urgent {
 		return c.p.cfg.RoomTimeout
 	}
-	return min(c.p.cfg.RoomTimeout, max(left-left/told, 0))
+	if wait, ok := intime.Wait(left); ok {
+		left = wait
+	}
+	return min(c.p.cfg.RoomTimeout, max(left, 0))
 }
 
 // left is what is left of the time that the call states.

@@ -37,6 +37,7 @@ var (
 	// errOverflow is a flood of bytes that no window let through.
 	errOverflow     = fmt.Errorf("%w: %w", errFlood, http2.ConnectionError(http2.ErrCodeFlowControl))
 	errFlood        = errors.New("http2: server sends what nothing explains, or faster than it reads")
+	errLeft         = errors.New("http2: server says that it cannot go on, and was left")
 	errStuck        = errors.New("http2: server does not read")
 	errPseudo       = fmt.Errorf("%w: pseudo-header field", ErrMalformed)
 	errField        = fmt.Errorf("%w: header field", ErrMalformed)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -44,10 +45,14 @@ func (c *Conn) read() {
 	}
 }
 
-// cause is why the connection ends with an error of whoever reads: where nothing could be written any more, that.
+// cause is why the connection ends with an error of whoever reads: where nothing could be written any more, that. That a
+// server that cannot go on was left is no deadline of a call, for which its caller would take it.
 func (c *Conn) cause(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.goAway != nil && c.goAway.Code != http2.ErrCodeNo && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errLeft
+	}
 	return cmp.Or(c.deaf, err) //nolint:wrapcheck // stands for what it wraps
 }
 
